@@ -121,6 +121,12 @@ class ImageSide(nn.Module):
         """The encoders' own maps, one per distinct encoder: (B, E, width, 7, 7). This is what frozen training keeps on disk."""
         return torch.stack([encoder(images) for encoder in self.encoders], 1)
 
+    def freeze(self):
+        """Take encoders and image-type classifier out of training; the adapters behind the encoders stay in."""
+        self.encoders.requires_grad_(False)
+        if self.image_type is not None:
+            self.image_type.requires_grad_(False)
+
     def mix(self, maps, organ_logits):
         """From the encoders' maps to the fused image feature (B, 49, 512), or (B, 1, flatten) for BAN."""
         features = []
