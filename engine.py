@@ -32,23 +32,27 @@ def batches(questions, size, seed, epoch):
 
 
 class Inputs:
-    """Images on the device, and the frozen encoders' maps where there are some: `inputs(rows)` -> images (B, 3, 224, 224), maps.
+    """What the model sees of some images: `inputs(rows)` -> {"images": (B, 3, 224, 224), "maps": ..., "organ_logits": ...}.
 
-    `maps_path` is the HDF5 cache of `encode_images`, or None: then maps is None and the model runs its encoders.
+    With frozen encoders, `maps` (B, E, width, 7, 7) come from the HDF5 file `maps_path` (`encode_images`) and stand in for the
+    encoders; `organ_logits` (N, 3) of all images stand in for a frozen image-type classifier. Images are read when either lacks.
     """
 
-    def __init__(self, data, device, maps_path=None, want_images=True):
-        self.images, self.device, self.want_images = ImageStore(data.images_path), device, want_images
-        self.maps = h5py.File(maps_path, "r")["maps"] if maps_path else None
+    def __init__(self, data, device, maps_path=None, organ_logits=None, distmodal=True):
+        self.store, self.device, self.organ_logits = ImageStore(data.images_path), device, organ_logits
+        self.maps = h5py.File(maps_path, "r", locking=False)["maps"] if maps_path else None
+        self.want_images = self.maps is None or (distmodal and organ_logits is None)
 
     def __call__(self, rows):
-        images = maps = None
-        if self.want_images or self.maps is None:
-            images = to_float(self.images[rows].to(self.device, non_blocking=True))
+        out = {"images": None, "maps": None, "organ_logits": None}
+        if self.want_images:
+            out["images"] = to_float(self.store[rows].to(self.device, non_blocking=True))
         if self.maps is not None:
             unique, inverse = np.unique(np.asarray(rows), return_inverse=True)  # HDF5 reads rising rows only
-            maps = torch.from_numpy(self.maps[unique])[torch.from_numpy(inverse)].to(self.device, non_blocking=True)
-        return images, maps
+            out["maps"] = torch.from_numpy(self.maps[unique])[torch.from_numpy(inverse)].to(self.device, non_blocking=True)
+        if self.organ_logits is not None:
+            out["organ_logits"] = self.organ_logits[rows]
+        return out
 
 
 def encode_images(image_side, data, device, batch_size=16):
@@ -74,6 +78,41 @@ def encode_images(image_side, data, device, batch_size=16):
                 maps[start:start + len(rows)] = encoded
     image_side.train(was_training)
     return path
+
+
+def train_image_type(classifier, data, questions, device, seed, epochs=12, batch_size=32):
+    """Train the image-type classifier alone on the images of some questions (label = organ), in place; it ends in eval mode.
+
+    For frozen encoders without a pre-trained classifier: the paper trains it beside the encoders, which here aren't trained.
+    Returns its accuracy over those images.
+    """
+    organ_of = dict(sorted((q.image, q.organ) for q in questions))
+    rows = list(organ_of)
+    store = ImageStore(data.images_path)
+    optimizer = torch.optim.Adamax(classifier.parameters(), lr=0.002)
+    generator = torch.Generator().manual_seed(seed)
+    classifier.train()
+    for _ in tqdm(range(epochs), desc="training the image-type classifier", unit="epoch", leave=False):
+        order = torch.randperm(len(rows), generator=generator).tolist()
+        for start in range(0, len(order) - 1, batch_size):  # a last batch of one is left out: BN can't take it
+            batch = [rows[i] for i in order[start:start + batch_size]]
+            labels = torch.tensor([organ_of[row] for row in batch], device=device)
+            loss = F.cross_entropy(classifier(to_float(store[batch].to(device))), labels)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+    classifier.eval()
+    labels = torch.tensor([organ_of[row] for row in rows], device=device)
+    return (organ_logits(classifier, data, device)[rows].argmax(1) == labels).float().mean().item()
+
+
+@torch.no_grad()
+def organ_logits(classifier, data, device, batch_size=32):
+    """A frozen image-type classifier's logits (N, 3) for all images, in eval mode."""
+    store, count = ImageStore(data.images_path), len(data.image_names)
+    classifier.eval()
+    return torch.cat([classifier(to_float(store[list(range(start, min(start + batch_size, count)))].to(device)))
+                      for start in range(0, count, batch_size)])
 
 
 def collate(questions, device):
@@ -157,21 +196,23 @@ def predict(model, questions, inputs, data, device, precision="float32", batch_s
     model.eval()
     rows = sorted({q.image for q in questions})
     place = {row: index for index, row in enumerate(rows)}
-    maps, organ_logits = [], []
+    maps, organs = [], []
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for start in range(0, len(rows), batch_size):
-            images, encoded = inputs(rows[start:start + batch_size])
-            maps.append(model.image.maps(images) if encoded is None else encoded)
-            if model.image.image_type is not None:
-                organ_logits.append(model.image.image_type(images))
+            seen = inputs(rows[start:start + batch_size])
+            maps.append(model.image.maps(seen["images"]) if seen["maps"] is None else seen["maps"])
+            if seen["organ_logits"] is not None:
+                organs.append(seen["organ_logits"])
+            elif model.image.image_type is not None:
+                organs.append(model.image.image_type(seen["images"]))
         maps = torch.cat(maps)
-        organ_logits = torch.cat(organ_logits) if organ_logits else None
+        organs = torch.cat(organs) if organs else None
         probabilities = []
         for start in range(0, len(questions), batch_size):
             batch = questions[start:start + batch_size]
             tokens, _, _ = collate(batch, device)
             at = torch.tensor([place[q.image] for q in batch], device=device)
-            output = model(None, tokens, maps[at], None if organ_logits is None else organ_logits[at])
+            output = model(None, tokens, maps[at], None if organs is None else organs[at])
             probabilities.append(output.logits.float().sigmoid().cpu())
     return torch.cat(probabilities)
 

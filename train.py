@@ -13,11 +13,11 @@ import torch
 import torchvision
 from torch.utils.tensorboard import SummaryWriter
 
-import base_model
 from base_model import CHANNELS, ORGAN_ENCODERS, VQAModel, imagenet_state
-from dataset_RAD import QUESTION_LEN, find_data, load_embedding, split_validation, training_questions
-from engine import Inputs, batches, check_vocabulary, collate, encode_images, fit, predict, read_checkpoint, vqa_loss
-from utils import UserError, choose_device, digest_state, load_checkpoint, run_main, say, set_seed, write_json
+from dataset_RAD import QUESTION_LEN, find_data, load_embedding, set_question_len, split_validation, training_questions
+from engine import (Inputs, batches, check_vocabulary, collate, encode_images, fit, organ_logits, predict, read_checkpoint, train_image_type,
+                    vqa_loss)
+from utils import UserError, choose_device, choose_precision, load_checkpoint, run_main, say, set_seed, write_json
 
 HERE = Path(__file__).resolve().parent
 DIMS = {"glove": 300, "biowordvec": 200}  # the paper's
@@ -66,7 +66,8 @@ def parse_args(arguments=None):
     group.add_argument("--clip_norm", type=float, default=0.25, help="gradient norm, over all parameters")
     group.add_argument("--seed", type=int, default=0, help="of everything random")
     group.add_argument("--gpu", type=int, default=argparse.SUPPRESS, help="CUDA device, -1 for the CPU (default: the first GPU if any)")
-    group.add_argument("--precision", choices=["float32", "bf16"], default="float32", help="bf16: autocast")
+    group.add_argument("--precision", choices=["auto", "float32", "bf16"], default="auto",
+                       help="bf16: autocast; auto: bf16 where the processor or GPU multiplies it natively")
     group.add_argument("--save_every", type=int, default=0, help="also keep epoch_N.pth every so many epochs")
     args = parser.parse_args(arguments)
     for name in ("RAD_dir", "freeze_encoders", "output", "input", "epochs", "gpu"):
@@ -168,7 +169,8 @@ def main():
     data = find_data(args.RAD_dir, say=say)
     args.epochs = args.epochs or (8 if data.phantom else 80)
     if args.question_len != QUESTION_LEN:
-        data = data.with_question_len(args.question_len)
+        data = set_question_len(data, args.question_len)
+    args.precision = choose_precision(args.precision, device)
     frozen = args.freeze_encoders if args.freeze_encoders is not None else device.type == "cpu"
 
     set_seed(args.seed)
@@ -179,11 +181,16 @@ def main():
     if resumed:
         check_same(resumed, data, arguments, args.output if args.resume else args.input)
         model.load_state_dict(resumed["model"])
-    if frozen:
-        model.image.encoders.requires_grad_(False)
     model.to(device)
-    maps_path = encode_images(model.image, data, device) if frozen else None
-    inputs = Inputs(data, device, maps_path, want_images=args.distmodal)
+    maps_path = organs = None
+    if frozen:
+        if args.distmodal and not resumed and not args.modal_classifier_path.exists():
+            accuracy = train_image_type(model.image.image_type, data, train, device, args.seed)
+            say(f"image-type classifier: trained first, right on {100 * accuracy:.1f}% of the training images; frozen like the encoders")
+        model.image.freeze()
+        maps_path = encode_images(model.image, data, device)
+        organs = organ_logits(model.image.image_type, data, device) if args.distmodal else None
+    inputs = Inputs(data, device, maps_path, organs, args.distmodal)
     optimizer = torch.optim.Adamax([p for p in model.parameters() if p.requires_grad], lr=args.lr)
     if args.resume:
         optimizer.load_state_dict(resumed["optimizer"])
@@ -192,13 +199,12 @@ def main():
 
     say(f"{args.model} on {data.name} ({data.digest}), {args.split} split: {len(train)} training and {len(val)} validation questions, "
         f"{data.ntoken} words, {data.num_answers} answers")
-    say(f"encoders: {description}, {'frozen' if frozen else 'trained'}; {device}; {sum(p.numel() for p in model.parameters()):,} parameters")
+    say(f"encoders: {description}, {'frozen' if frozen else 'trained'}; {device}, {args.precision}; {sum(p.numel() for p in model.parameters()):,} parameters")
 
     def batch_loss(batch):
         tokens, labels, organs = collate(batch, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
-            images, maps = inputs([q.image for q in batch])
-            result = model(images, tokens, maps)
+            result = model(questions=tokens, **inputs([q.image for q in batch]))
         right = (result.logits.argmax(1) == labels).sum().item()
         return vqa_loss(result, labels, organs), right, len(batch)
 
@@ -219,7 +225,7 @@ def main():
                                                        "torchvision": torchvision.__version__}})
     checkpoint = {"model_arguments": arguments, "dictionary": data.dictionary, "answers": data.answers, "question_len": args.question_len,
                   "data": {"name": data.name, "digest": data.digest, "folder": str(data.folder)}, "split": args.split,
-                  "val_fraction": args.val_fraction, "seed": args.seed}
+                  "frozen": frozen, "val_fraction": args.val_fraction, "seed": args.seed}
     with SummaryWriter(output / "tensorboard") as writer:
         fit(model, optimizer, args, lambda epoch: batches(train, args.batch_size, args.seed, epoch), batch_loss,
             validate if val else None, checkpoint, output, start, best, writer)

@@ -1,0 +1,137 @@
+"""Evaluate a trained model on the test questions: prints the score table of both protocols, writes results/<run>/.
+
+    python test.py                                   the newest run in saved_models/
+    python test.py --input saved_models/RUN --epoch N
+    python test.py --input OFFICIAL.pth --RAD_dir ARCHIVE
+"""
+import argparse
+from collections import Counter
+from pathlib import Path
+
+from base_model import VQAModel, is_official, load_official
+from dataset_RAD import find_data, set_question_len, split_validation, training_questions
+from engine import VERSION, Inputs, check_vocabulary, describe, encode_images, predict, read_checkpoint
+from scores import breakdown, format_table, protocol, table
+from utils import UserError, choose_device, load_checkpoint, run_main, say, write_json
+
+HERE = Path(__file__).resolve().parent
+
+
+def parse_args(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--input", type=Path, help="run folder, or one checkpoint file, ours or official (default: the newest run in saved_models/)")
+    add("--epoch", type=int, help="the checkpoint of this epoch (default: the best one)")
+    add("--RAD_dir", type=Path, help="the data (default: those that the run was trained on)")
+    add("--output", type=Path, help="folder to write (default: results/<run>)")
+    add("--split", choices=["official", "clean"], help="refuse a run that was trained on the other split")
+    add("--model", choices=["CMSA", "BAN", "SAN"], help="refuse a checkpoint of another model")
+    add("--rnn", choices=["LSTM", "GRU"], help="refuse a checkpoint with another question encoder")
+    add("--batch_size", type=int, default=64)
+    add("--gpu", type=int, help="CUDA device, -1 for the CPU (default: the first GPU if any)")
+    add("--precision", choices=["float32", "bf16"], default="float32")
+    for name in ("use_spatial", "distmodal"):  # command lines of the official code; the checkpoint knows
+        add(f"--{name}", action="store_true", help=argparse.SUPPRESS)
+    for name in ("seed", "question_len", "num_hid", "gamma", "num_stacks", "emb_init", "op"):
+        add(f"--{name}", help=argparse.SUPPRESS)
+    return parser.parse_args(arguments)
+
+
+def find_checkpoint(path, epoch):
+    """The checkpoint file and the run's name for --input and --epoch. Raises UserError listing what there is."""
+    if path is None:
+        runs = sorted((HERE / "saved_models").glob("*/best.pth"), key=lambda file: file.stat().st_mtime)
+        if not runs:
+            raise UserError("saved_models/ holds no run yet: run ./train.sh first, or name a run or a checkpoint with --input")
+        path = runs[-1].parent
+    if path.is_file():
+        if epoch is not None:
+            raise UserError(f"--epoch is for run folders, and --input {path} is a file")
+        return path, path.stem if path.name not in ("best.pth", "last.pth") else path.resolve().parent.name
+    if not path.is_dir():
+        raise UserError(f"no such run folder or checkpoint: {path}")
+    if epoch is None:
+        if not (path / "best.pth").is_file():
+            raise UserError(f"{path} holds no best.pth: it is not a run folder, or its first epoch has not ended yet")
+        return path / "best.pth", path.resolve().name
+    found = {}
+    for file in [*sorted(path.glob("epoch_*.pth")), path / "last.pth", path / "best.pth"]:
+        if file.is_file():
+            found[read_checkpoint(file)["epoch"]] = file
+    if epoch not in found:
+        raise UserError(f"{path} has no checkpoint of epoch {epoch}; there are: {', '.join(map(str, sorted(found))) or 'none'}")
+    return found[epoch], path.resolve().name
+
+
+def load_model(path, args):
+    """The model in eval mode and its checkpoint, ours or an official one (then: no dictionary, no answers in it)."""
+    state = load_checkpoint(path)
+    if is_official(state):
+        model, kept = load_official(state), {"official": True, "epoch": state.get("epoch"), "data": None, "split": "official"}
+    else:
+        kept = read_checkpoint(path)
+        model = VQAModel(**kept["model_arguments"])
+        model.load_state_dict(kept["model"])
+    rnn = type(model.q_emb.rnn).__name__
+    for what, asked, has in (("model", args.model, model.fusion), ("rnn", args.rnn, rnn), ("split", args.split, kept["split"])):
+        if asked and asked != has:
+            raise UserError(f"{path} is a checkpoint of {what} {has}, and --{what} {asked} was asked for")
+    return model.eval(), kept
+
+
+def check_official_sizes(model, data, path):
+    """Raise UserError when an official checkpoint's numbers of words or answers are not those of the data."""
+    words, answers = model.w_emb.emb.num_embeddings - 1, model.classifier.main[-1].out_features
+    if (words, answers) != (data.ntoken, data.num_answers):
+        raise UserError(f"{path} knows {words} words and {answers} answers, {data.name} in {data.folder} has {data.ntoken} and "
+                        f"{data.num_answers}: name the archive it was trained on with --RAD_dir")
+
+
+def main():
+    args = parse_args()
+    device = choose_device(args.gpu)
+    path, run = find_checkpoint(args.input, args.epoch)
+    model, kept = load_model(path, args)
+    official = kept.get("official", False)
+    if args.RAD_dir is None and kept["data"] and Path(kept["data"]["folder"]).is_dir():
+        args.RAD_dir = Path(kept["data"]["folder"])  # what the run was trained on
+    data = find_data(args.RAD_dir, say=say)
+    if official:
+        check_official_sizes(model, data, path)
+        training = data.train
+    else:
+        check_vocabulary(kept, data, path)
+        data = set_question_len(data, kept["question_len"])
+        training, _ = split_validation(training_questions(data, kept["split"]), kept["val_fraction"], kept["split"], kept["seed"])
+        if kept["data"]["digest"] != data.digest:
+            say(f"NOTE: trained on {kept['data']['name']} ({kept['data']['digest']}), evaluated on {data.name} ({data.digest})")
+    model.to(device)
+    maps_path = encode_images(model.image, data, device) if kept.get("frozen") else None
+    inputs = Inputs(data, device, maps_path, distmodal=model.image.image_type is not None)
+    rows = describe(data.test, predict(model, data.test, inputs, data, device, args.precision, args.batch_size), data, training)
+
+    output = args.output or HERE / "results" / run
+    about = {"version": VERSION, "data": {"name": data.name, "digest": data.digest, "folder": str(data.folder)}, "split": kept["split"],
+             "checkpoint": str(path), "epoch": kept["epoch"], "model": model.fusion, "training_questions": len(training)}
+    results = {"freeform": table(protocol(rows, "freeform")), "freeform + para": table(protocol(rows, "all"))}
+    write_json(output / "results.json", results["freeform"] | about | {"protocol": "freeform", "groups": breakdown(protocol(rows, "freeform"))})
+    write_json(output / "results_all.json", results["freeform + para"] | about | {"protocol": "freeform + para",
+                                                                                  "groups": breakdown(protocol(rows, "all"))})
+    write_json(output / "predictions.json", rows)
+
+    say(f"{model.fusion}, {path}, epoch {kept['epoch']}; {data.name} ({data.digest}), {kept['split']} split; accuracy in %:")
+    say(format_table(results))
+    twins = breakdown(rows)["twin"]
+    say("of all: " + ", ".join(f"{key} a twin among the official split's training records {value['score_percent']:.1f} ({value['count']})"
+                               for key, value in twins.items()))
+    unknown = Counter(word for row in rows for word in row["unknown_words"])
+    lost = sum(not row["known_answer"] for row in rows)
+    say(f"never seen in training: {len(unknown)} of the test questions' words, the answers of {lost} test questions")
+    if data.phantom:
+        say("PHANTOM DATA: these scores say that the program works, and nothing about radiology.")
+    shown = output.resolve()
+    say(f"written: {shown.relative_to(Path.cwd()) if shown.is_relative_to(Path.cwd()) else shown}/ (results.json, results_all.json, predictions.json)")
+
+
+if __name__ == "__main__":
+    run_main(main)
