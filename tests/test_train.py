@@ -1,0 +1,206 @@
+"""Whole runs of train.py and test.py on a tiny phantom set: files, determinism, resume, and what bad arguments get."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import engine
+import train
+from dataset_RAD import find_data
+from utils import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ["--num_hid", "64", "--gpu", "-1", "--encoder", "efficientnet_lite0", "--precision", "float32"]
+
+
+def call(script, *arguments, **environment):
+    return subprocess.run([sys.executable, ROOT / script, *map(str, arguments)], capture_output=True, text=True, timeout=300,
+                          env=os.environ | environment)
+
+
+def fails(script, *arguments, **environment):
+    """The one line on stderr of a call that must exit with 2."""
+    done = call(script, *arguments, **environment)
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert done.returncode == 2 and len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    """A two-epoch run on the tiny set: its folder."""
+    output = tmp_path_factory.mktemp("runs") / "first"
+    done = call("train.py", "--RAD_dir", tiny, "--epochs", 2, "--output", output, "--save_every", 1, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert f"./test.sh --input {output}" in done.stdout.splitlines()[-1]
+    assert "PHANTOM SET IS IN USE" in done.stdout
+    return output
+
+
+def test_what_a_run_leaves(run, tiny):
+    assert {"run.json", "log.jsonl", "last.pth", "best.pth", "epoch_0.pth", "epoch_1.pth", "tensorboard"} <= {f.name for f in run.iterdir()}
+    about = json.loads((run / "run.json").read_text())
+    assert about["data"]["name"] == "phantom set" and about["data"]["digest"] and about["seed"] == 0
+    assert about["arguments"]["num_hid"] == 64 and about["versions"]["torch"] == torch.__version__
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [row["rate"] for row in log] == [0.0025, 0.005] and log[1]["loss"] < log[0]["loss"]
+    assert all(0 <= row["val_score"] <= 1 for row in log)
+
+
+def test_the_same_seed_gives_the_same_bits_and_resume_goes_on(run, tiny, tmp_path):
+    """A run stopped after its first epoch and resumed ends like the one that was never stopped."""
+    again = tmp_path / "again"
+    assert call("train.py", "--RAD_dir", tiny, "--epochs", 1, "--output", again, *SMALL).returncode == 0
+    assert "holds a run already" in fails("train.py", "--RAD_dir", tiny, "--output", again, *SMALL)
+    assert call("train.py", "--RAD_dir", tiny, "--epochs", 2, "--output", again, "--resume", *SMALL).returncode == 0
+    first, second = (torch.load(folder / "last.pth", weights_only=True) for folder in (run, again))
+    assert first["epoch"] == second["epoch"] == 1
+    assert all(torch.equal(first["model"][key], second["model"][key]) for key in first["model"])
+
+
+def test_evaluation(run, tiny, tmp_path):
+    done = call("test.py", "--input", run, "--output", tmp_path, "--gpu", -1)
+    assert done.returncode == 0, done.stderr
+    assert "freeform + para" in done.stdout and "PHANTOM DATA" in done.stdout
+    results, both = (json.loads((tmp_path / name).read_text()) for name in ("results.json", "results_all.json"))
+    rows = json.loads((tmp_path / "predictions.json").read_text())
+    data = find_data(tiny, say=lambda _: None)
+    assert len(rows) == len(data.test) == both["ALL"]["count"]
+    assert set(results["ALL"]) == {"count", "real", "true", "real_percent", "score", "score_percent"}
+    assert results["data"]["digest"] == data.digest and results["data"]["name"] == "phantom set"
+    freeform = [row for row in rows if row["phrase_type"] == "freeform"]
+    assert results["ALL"]["true"] == sum(row["answer"] == row["truth"] for row in freeform)
+    assert results["OPEN"]["count"] + results["CLOSED"]["count"] == results["ALL"]["count"] == len(freeform)
+    assert {"qid", "image", "question", "truth", "answer", "probability", "top5", "correct", "image_in_training"} <= set(rows[0])
+    assert rows[0]["top5"][0] == [rows[0]["answer"], rows[0]["probability"]] and len(rows[0]["top5"]) == 5
+
+
+def test_an_epoch_is_found_or_listed(run, tmp_path):
+    done = call("test.py", "--input", run, "--epoch", 0, "--output", tmp_path, "--gpu", -1)
+    assert done.returncode == 0 and json.loads((tmp_path / "results.json").read_text())["epoch"] == 0
+    assert "there are: 0, 1" in fails("test.py", "--input", run, "--epoch", 7)
+
+
+def test_predictions_do_not_depend_on_the_batch_or_the_cache(run, tiny):
+    """Grouped by image and from cached maps, against one question at a time through the encoders."""
+    import test as entry
+    data = find_data(tiny, say=lambda _: None)
+    kept = engine.read_checkpoint(run / "best.pth")
+    model = entry.VQAModel(**kept["model_arguments"]).eval()
+    model.load_state_dict(kept["model"])
+    device = torch.device("cpu")
+    some = data.test[::9]
+    inputs = engine.Inputs(data, device, engine.encode_images(model.image, data, device))
+    grouped = engine.predict(model, some, inputs, data, device)
+    plain = engine.Inputs(data, device)
+    with torch.inference_mode():
+        for question, row in zip(some, grouped):
+            single = model(questions=torch.tensor([question.tokens]), **plain([question.image])).logits.sigmoid()[0]
+            assert torch.allclose(single, row, atol=1e-5)
+
+
+def test_blank_images_make_every_image_the_same(run, tiny):
+    data = find_data(tiny, say=lambda _: None)
+    seen = engine.Inputs(data, torch.device("cpu"), blank=True)([0, 3])
+    assert seen["images"].shape == (2, 3, 224, 224) and not seen["images"].any()
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--RAD_dir", "/nonexistent"], "/nonexistent"), (["--batch_size", "1"], "--batch_size"), (["--lr", "-1"], "--lr"),
+    (["--epochs", "0"], "--epochs"), (["--resume"], "--output"), (["--gpu", "99"], "--gpu 99"), (["--val_fraction", "1.5"], "raction")])
+def test_bad_arguments(arguments, words, tiny, tmp_path):
+    extra = [] if "--RAD_dir" in arguments else ["--RAD_dir", tiny]
+    extra += [] if "--resume" in arguments else ["--output", tmp_path / "run"]
+    assert words in fails("train.py", *arguments, *extra)
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_arguments_exit_2():
+    assert call("train.py", "--no_such_thing").returncode == 2
+
+
+def test_bad_checkpoints(run, tiny, tmp_path):
+    assert "no such" in fails("test.py", "--input", tmp_path / "none")
+    assert "no best.pth" in fails("test.py", "--input", tmp_path)
+    (tmp_path / "broken.pth").write_bytes((run / "best.pth").read_bytes()[:5000])
+    assert "broken.pth" in fails("test.py", "--input", tmp_path / "broken.pth")
+    assert "BAN" in fails("test.py", "--input", run, "--model", "BAN") and "GRU" in fails("test.py", "--input", run, "--rnn", "GRU")
+    state = torch.load(run / "best.pth", weights_only=True)
+    torch.save(state | {"answers": state["answers"][:-1]}, tmp_path / "other.pth")
+    line = fails("test.py", "--input", tmp_path / "other.pth", "--RAD_dir", tiny)
+    assert "answers" in line and f"{len(state['answers']) - 1} entries and {len(state['answers'])}" in line
+    torch.save(state | {"version": 99}, tmp_path / "newer.pth")
+    assert "newer version (99" in fails("test.py", "--input", tmp_path / "newer.pth")
+    assert "another model: hidden 64" in fails("train.py", "--RAD_dir", tiny, "--input", run / "best.pth", "--output", tmp_path / "x", "--gpu", -1,
+                                               "--encoder", "efficientnet_lite0")
+    assert not (tmp_path / "x").exists()
+
+
+class Hostile:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_checkpoint_with_code_in_it_does_not_run(tmp_path, tiny):
+    torch.save({"model_state": Hostile(tmp_path / "ran")}, tmp_path / "hostile.pth")
+    assert "never run" in fails("test.py", "--input", tmp_path / "hostile.pth", "--RAD_dir", tiny)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_full_disk_while_saving_keeps_the_file_before(tmp_path, monkeypatch):
+    from utils import save_checkpoint
+    save_checkpoint(tmp_path / "last.pth", {"a": 1})
+
+    def full(state, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError):
+        save_checkpoint(tmp_path / "last.pth", {"a": 2})
+    assert torch.load(tmp_path / "last.pth", weights_only=True) == {"a": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pth"]
+
+
+def test_schedule():
+    """DESIGN section 5 at 80 epochs: warm-up, twice the base rate, x 0.75 at epochs 10, 24, 38, 52, 66."""
+    rates = [engine.learning_rate(epoch, 80, 0.005) for epoch in range(80)]
+    assert rates[:5] == [0.0025, 0.005, 0.0075, 0.01, 0.01] and rates[9] == 0.01
+    assert rates[10] == pytest.approx(0.0075) == rates[23]
+    assert [epoch for epoch in range(5, 80) if rates[epoch] < rates[epoch - 1]] == [10, 24, 38, 52, 66]
+    assert rates[79] == pytest.approx(0.01 * 0.75**5)
+
+
+def test_batches_hold_every_question_once():
+    lists = engine.batches(list(range(65)), 32, seed=3, epoch=1)
+    assert [len(batch) for batch in lists] == [32, 32]  # a last batch of one is left out
+    assert len({x for batch in lists for x in batch}) == 64
+    assert lists == engine.batches(list(range(65)), 32, seed=3, epoch=1) != engine.batches(list(range(65)), 32, seed=3, epoch=2)
+
+
+def test_not_finite_stops(tiny, tmp_path):
+    line = fails("train.py", "--RAD_dir", tiny, "--epochs", 3, "--lr", "1e30", "--output", tmp_path / "run", *SMALL)
+    assert "not finite" in line
+
+
+def test_official_command_line():
+    args = train.parse_args("--model BAN --rnn GRU --use_spatial --distmodal --epochs 3 --batch_size 16 --lr 0.01 --seed 5 --gpu -1 --clip_norm 1 "
+                            "--question_len 10 --num_hid 512 --gamma 3 --num_stacks 1 --emb_init biowordvec --op c".split())
+    assert args.model == "BAN" and args.use_spatial and args.distmodal and args.gamma == 3
+    with pytest.raises(UserError):
+        train.parse_args(["--batch_size", "0"])
+
+
+def test_the_authors_checkpoint_of_the_development_vocabulary(parity, deterministic, tmp_path):
+    """test.py --input OFFICIAL.pth on data of another vocabulary names both sizes."""
+    data = ROOT.parent / "shared" / "vqa_rad"
+    keys = json.loads((parity / "official_keys_CMSA_200d.json").read_text())
+    torch.save({"model_state": deterministic.fill_state_dict(keys, 1), "epoch": 1}, tmp_path / "official.pth")
+    line = fails("test.py", "--input", tmp_path / "official.pth", "--RAD_dir", data)
+    assert "1177 words and 458 answers" in line and "1055" in line and "405" in line
