@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import engine
+import test as evaluate
 import train
 from dataset_RAD import find_data
-from utils import UserError
+from utils import UserError, run_main
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["--num_hid", "64", "--gpu", "-1", "--encoder", "efficientnet_lite0", "--precision", "float32"]
@@ -22,12 +23,18 @@ def call(script, *arguments, **environment):
                           env=os.environ | environment)
 
 
-def fails(script, *arguments, **environment):
-    """The one line on stderr of a call that must exit with 2."""
-    done = call(script, *arguments, **environment)
-    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-    assert done.returncode == 2 and len(lines) == 1 and "Traceback" not in done.stderr, done.stderr
-    return lines[0]
+@pytest.fixture
+def fails(monkeypatch, capfd):
+    """The one line on stderr of a call, made in this process, that must exit with 2."""
+    def call_in_process(script, *arguments):
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            run_main({"train.py": train.main, "test.py": evaluate.main}[script])
+        lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error:")]
+        assert stop.value.code == 2 and len(lines) == 1
+        return lines[0]
+    return call_in_process
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +58,7 @@ def test_what_a_run_leaves(run, tiny):
     assert all(0 <= row["val_score"] <= 1 for row in log)
 
 
-def test_the_same_seed_gives_the_same_bits_and_resume_goes_on(run, tiny, tmp_path):
+def test_the_same_seed_gives_the_same_bits_and_resume_goes_on(run, tiny, tmp_path, fails):
     """A run stopped after its first epoch and resumed ends like the one that was never stopped."""
     again = tmp_path / "again"
     assert call("train.py", "--RAD_dir", tiny, "--epochs", 1, "--output", again, *SMALL).returncode == 0
@@ -79,7 +86,7 @@ def test_evaluation(run, tiny, tmp_path):
     assert rows[0]["top5"][0] == [rows[0]["answer"], rows[0]["probability"]] and len(rows[0]["top5"]) == 5
 
 
-def test_an_epoch_is_found_or_listed(run, tmp_path):
+def test_an_epoch_is_found_or_listed(run, tmp_path, fails):
     done = call("test.py", "--input", run, "--epoch", 0, "--output", tmp_path, "--gpu", -1)
     assert done.returncode == 0 and json.loads((tmp_path / "results.json").read_text())["epoch"] == 0
     assert "there are: 0, 1" in fails("test.py", "--input", run, "--epoch", 7)
@@ -87,10 +94,9 @@ def test_an_epoch_is_found_or_listed(run, tmp_path):
 
 def test_predictions_do_not_depend_on_the_batch_or_the_cache(run, tiny):
     """Grouped by image and from cached maps, against one question at a time through the encoders."""
-    import test as entry
     data = find_data(tiny, say=lambda _: None)
     kept = engine.read_checkpoint(run / "best.pth")
-    model = entry.VQAModel(**kept["model_arguments"]).eval()
+    model = evaluate.VQAModel(**kept["model_arguments"]).eval()
     model.load_state_dict(kept["model"])
     device = torch.device("cpu")
     some = data.test[::9]
@@ -112,18 +118,20 @@ def test_blank_images_make_every_image_the_same(run, tiny):
 @pytest.mark.parametrize("arguments, words", [
     (["--RAD_dir", "/nonexistent"], "/nonexistent"), (["--batch_size", "1"], "--batch_size"), (["--lr", "-1"], "--lr"),
     (["--epochs", "0"], "--epochs"), (["--resume"], "--output"), (["--gpu", "99"], "--gpu 99"), (["--val_fraction", "1.5"], "raction")])
-def test_bad_arguments(arguments, words, tiny, tmp_path):
+def test_bad_arguments(arguments, words, tiny, tmp_path, fails):
     extra = [] if "--RAD_dir" in arguments else ["--RAD_dir", tiny]
     extra += [] if "--resume" in arguments else ["--output", tmp_path / "run"]
     assert words in fails("train.py", *arguments, *extra)
     assert not (tmp_path / "run").exists()
 
 
-def test_unknown_arguments_exit_2():
+def test_errors_from_a_shell_have_no_traceback(tmp_path):
+    done = call("train.py", "--RAD_dir", tmp_path / "none")
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and done.stderr.startswith("error:")
     assert call("train.py", "--no_such_thing").returncode == 2
 
 
-def test_bad_checkpoints(run, tiny, tmp_path):
+def test_bad_checkpoints(run, tiny, tmp_path, fails):
     assert "no such" in fails("test.py", "--input", tmp_path / "none")
     assert "no best.pth" in fails("test.py", "--input", tmp_path)
     (tmp_path / "broken.pth").write_bytes((run / "best.pth").read_bytes()[:5000])
@@ -148,7 +156,7 @@ class Hostile:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_checkpoint_with_code_in_it_does_not_run(tmp_path, tiny):
+def test_a_checkpoint_with_code_in_it_does_not_run(tmp_path, tiny, fails):
     torch.save({"model_state": Hostile(tmp_path / "ran")}, tmp_path / "hostile.pth")
     assert "never run" in fails("test.py", "--input", tmp_path / "hostile.pth", "--RAD_dir", tiny)
     assert not (tmp_path / "ran").exists()
@@ -184,7 +192,7 @@ def test_batches_hold_every_question_once():
     assert lists == engine.batches(list(range(65)), 32, seed=3, epoch=1) != engine.batches(list(range(65)), 32, seed=3, epoch=2)
 
 
-def test_not_finite_stops(tiny, tmp_path):
+def test_not_finite_stops(tiny, tmp_path, fails):
     line = fails("train.py", "--RAD_dir", tiny, "--epochs", 3, "--lr", "1e30", "--output", tmp_path / "run", *SMALL)
     assert "not finite" in line
 
@@ -197,7 +205,7 @@ def test_official_command_line():
         train.parse_args(["--batch_size", "0"])
 
 
-def test_the_authors_checkpoint_of_the_development_vocabulary(parity, deterministic, tmp_path):
+def test_the_authors_checkpoint_of_the_development_vocabulary(parity, deterministic, tmp_path, fails):
     """test.py --input OFFICIAL.pth on data of another vocabulary names both sizes."""
     data = ROOT.parent / "shared" / "vqa_rad"
     keys = json.loads((parity / "official_keys_CMSA_200d.json").read_text())
