@@ -4,6 +4,7 @@ Every model is an image side, a question side, a fusion and a classifier, and ta
 (B, 3, 224, 224) float32, ImageNet-normalised, and questions (B, 12) int64 -> VQAOutput.
 """
 import socket
+from collections import OrderedDict
 from typing import NamedTuple
 
 import torch
@@ -39,6 +40,16 @@ class ResNetEncoder(nn.Module):
     def forward(self, images):
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))  # (B, 64, 56, 56)
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (B, 512, 7, 7)
+
+
+    def skips(self, images):
+        """The maps of all four stages, finest first: (B, 64, 56, 56), (B, 128, 28, 28), (B, 256, 14, 14), (B, 512, 7, 7)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        maps = []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            maps.append(x)
+        return maps
 
 
 class EfficientNetEncoder(nn.Module):
@@ -149,7 +160,7 @@ class VQAModel(nn.Module):
 
     ntoken: words in the dictionary; num_answers: classes; word_dim: width of one word table; rnn: "LSTM" or "GRU";
     blocks: CMSA blocks; use_spatial: CMSA's tokens carry the cells' place; num_stacks: SAN's; glimpses: BAN's;
-    encoder, distmodal, shared: see ImageSide.
+    encoder, distmodal, shared: see ImageSide; without an encoder (None) only `fuse` can be used: pre-training's compatibility head.
     """
 
     def __init__(self, fusion, ntoken, num_answers, word_dim=300, hidden=HIDDEN, rnn="LSTM", encoder="resnet34", distmodal=True,
@@ -158,7 +169,7 @@ class VQAModel(nn.Module):
         self.fusion = fusion
         self.w_emb = WordEmbedding(ntoken, word_dim)
         self.q_emb = QuestionEncoder(2 * word_dim, hidden, rnn)
-        self.image = ImageSide(encoder, distmodal, shared, flatten=hidden if fusion == "BAN" else 0)
+        self.image = ImageSide(encoder, distmodal, shared, flatten=hidden if fusion == "BAN" else 0) if encoder else None
         if fusion == "CMSA":
             spatial = spatial_features(7, 7)[:, :8 if use_spatial else 0]
             self.register_buffer("spatial", spatial, persistent=False)  # (49, 8) or (49, 0)
@@ -179,6 +190,11 @@ class VQAModel(nn.Module):
         if organ_logits is None and self.image.image_type is not None:
             organ_logits = self.image.image_type(images)
         visual = self.image.mix(self.image.maps(images) if maps is None else maps, organ_logits)
+        logits, features = self.fuse(visual, questions)
+        return VQAOutput(logits, organ_logits, features)
+
+    def fuse(self, visual, questions):
+        """The fused image feature (B, 49, 512), BAN: (B, 1, hidden), and questions (B, 12) -> logits (B, answers), features (B, hidden)."""
         words = self.q_emb(self.w_emb(questions))  # (B, 12, hidden), all states; padding is read like any word
         if self.fusion == "CMSA":
             features = (words + self.fc(self.cmsa(visual, words, self.spatial))).sum(1)  # (B, hidden)
@@ -186,7 +202,78 @@ class VQAModel(nn.Module):
             features = self.ban(visual, words)
         else:
             features = self.san(visual, words[:, -1])
-        return VQAOutput(self.classifier(features), organ_logits, features)
+        return self.classifier(features), features
+
+
+class PretrainingOutput(NamedTuple):
+    """task_logits (B, classes), or (B, classes, 224, 224) for segmentation; compatibility_logits (B, 2)."""
+    task_logits: torch.Tensor
+    compatibility_logits: torch.Tensor
+
+
+class DeconvolutionBlock(nn.Sequential):
+    """1x1 to a quarter of the channels, 3x3 transposed with stride 2, 1x1; BN and ReLU after each (DESIGN section 7)."""
+
+    def __init__(self, size_in, size_out):
+        quarter = size_in // 4
+        layers = [("conv1", nn.Conv2d(size_in, quarter, 1)), ("norm1", nn.BatchNorm2d(quarter)), ("relu1", nn.ReLU()),
+                  ("deconv2", nn.ConvTranspose2d(quarter, quarter, 3, stride=2, padding=1, output_padding=1)),
+                  ("norm2", nn.BatchNorm2d(quarter)), ("relu2", nn.ReLU()),
+                  ("conv3", nn.Conv2d(quarter, size_out, 1)), ("norm3", nn.BatchNorm2d(size_out)), ("relu3", nn.ReLU())]
+        super().__init__(OrderedDict(layers))
+
+
+class SegmentationDecoder(nn.Module):
+    """From ResNet-34's four maps (`ResNetEncoder.skips`) to class logits (B, classes, 224, 224) (DESIGN section 7)."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.decoder4 = DeconvolutionBlock(512, 256)
+        self.decoder3 = DeconvolutionBlock(256, 128)
+        self.decoder2 = DeconvolutionBlock(128, 64)
+        self.decoder1 = DeconvolutionBlock(64, 64)
+        self.final_deconv1 = nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1)
+        self.final_conv2 = nn.Conv2d(32, 32, 3, padding=1)
+        self.final_conv3 = nn.Conv2d(32, classes, 3, padding=1)
+
+    def forward(self, maps):
+        first, second, third, fourth = maps
+        x = self.decoder4(fourth) + third  # (B, 256, 14, 14)
+        x = self.decoder3(x) + second  # (B, 128, 28, 28)
+        x = self.decoder2(x) + first  # (B, 64, 56, 56)
+        x = torch.relu(self.final_deconv1(self.decoder1(x)))  # (B, 32, 224, 224)
+        return self.final_conv3(torch.relu(self.final_conv2(x)))
+
+
+class ClassificationDecoder(nn.Module):
+    """Global average pool, then 512-1024-512-classes with BN, ReLU and Dropout 0.5: the last of an encoder's maps -> (B, classes)."""
+
+    def __init__(self, classes, width=VISUAL_DIM, dropout=0.5):
+        super().__init__()
+        self.fc = nn.Sequential(nn.Linear(width, 1024), nn.BatchNorm1d(1024), nn.ReLU(), nn.Dropout(dropout),
+                                nn.Linear(1024, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Dropout(dropout), nn.Linear(512, classes))
+
+    def forward(self, maps):
+        return self.fc(maps[-1].mean((2, 3)))
+
+
+class PretrainingModel(nn.Module):
+    """Multi-task pre-training of one organ's encoder: its image task beside question-image compatibility (DESIGN section 7).
+
+    `task` is "segmentation" or "classification". The question side, CMSA (one block) and the classifier are those of VQAModel.
+    """
+
+    def __init__(self, task, classes, ntoken, word_dim=300, hidden=HIDDEN, rnn="LSTM", use_spatial=True, blocks=1):
+        super().__init__()
+        self.encoder = make_encoder("resnet34")
+        self.decoder = {"segmentation": SegmentationDecoder, "classification": ClassificationDecoder}[task](classes)
+        self.compatibility = VQAModel("CMSA", ntoken, 2, word_dim, hidden, rnn, encoder=None, use_spatial=use_spatial, blocks=blocks)
+
+    def forward(self, images, questions):
+        """images (B, 3, 224, 224), questions (B, 12) -> PretrainingOutput."""
+        maps = self.encoder.skips(images)
+        visual = maps[-1].flatten(2).transpose(1, 2)  # (B, 49, 512)
+        return PretrainingOutput(self.decoder(maps), self.compatibility.fuse(visual, questions)[0])
 
 
 # Official checkpoints: their key prefixes beside ours (section 8 of DESIGN lists them all in parity/official_keys_*.json).
@@ -236,6 +323,30 @@ def load_official(state_dict):
     for old, new in _OFFICIAL_PREFIXES[kind].items():
         prefixes.update({old.format(n): new.format(n) for n in range(8)} if "{}" in old else {old: new})
     load_renamed(model, official, prefixes)
+    return model.eval()
+
+
+def load_official_pretraining(parts):
+    """An official pre-training checkpoint, {"backbone", "seg_decoder" or "cls_decoder", "cmsa"} of state dicts, in eval mode (DESIGN 11).
+
+    Task, number of classes and sizes are inferred. Raises UserError for anything else, and names the first key that does not fit.
+    """
+    task = next((task for task in ("seg", "cls") if isinstance(parts, dict) and f"{task}_decoder" in parts), None)
+    if task is None or not {"backbone", "cmsa"} <= set(parts):
+        raise UserError('not an official pre-training checkpoint: "backbone", "cmsa" and "seg_decoder" or "cls_decoder" are wanted')
+    official = {f"{part}.{key}": value for part in ("backbone", f"{task}_decoder", "cmsa")
+                for key, value in official_state(parts[part]).items()}
+    try:
+        rows, word_dim = official["cmsa.w_emb.emb.weight"].shape
+        recurrent, channels = official["cmsa.q_emb.rnn.weight_hh_l0"], official["cmsa.cmsa.g.weight"].shape[1]
+        classes = len(official["seg_decoder.final_conv3.bias" if task == "seg" else "cls_decoder.fc.8.bias"])
+    except KeyError as error:
+        raise UserError(f"the official pre-training checkpoint lacks {error.args[0]}") from None
+    hidden = recurrent.shape[1]
+    model = PretrainingModel({"seg": "segmentation", "cls": "classification"}[task], classes, rows - 1, word_dim, hidden,
+                             rnn="GRU" if len(recurrent) == 3 * hidden else "LSTM", use_spatial=channels - VISUAL_DIM - hidden == 8)
+    load_renamed(model, official, {"backbone.": "encoder.", f"{task}_decoder.": "decoder.", "cmsa.": "compatibility.",
+                                   "cmsa.cmsa.": "compatibility.cmsa.blocks.0."})
     return model.eval()
 
 

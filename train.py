@@ -214,9 +214,11 @@ def main():
         probabilities = predict(model, val, inputs, data, device, args.precision)
         labels = torch.tensor([q.label for q in val])
         correct = (probabilities.argmax(1) == labels).float()
-        closed = torch.tensor([q.answer_type == "CLOSED" for q in val])
-        score = correct.mean().item()
-        return score, {"val_score": score, "val_open": correct[~closed].mean().item(), "val_closed": correct[closed].mean().item()}
+        log = {"val_score": correct.mean().item()}
+        for group in ("OPEN", "CLOSED"):
+            if (these := [i for i, q in enumerate(val) if q.answer_type == group]):
+                log[f"val_{group.lower()}"] = correct[these].mean().item()
+        return log["val_score"], log
 
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "run.json", {

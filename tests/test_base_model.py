@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from base_model import VQAModel, is_official, load_official, make_encoder
+from base_model import VQAModel, is_official, load_official, load_official_pretraining, make_encoder
 from engine import vqa_loss
 from utils import UserError
 
@@ -136,3 +136,20 @@ def test_encoders_give_7_by_7():
     for name, width in (("resnet34", 512), ("efficientnet_lite0", 1280)):
         with torch.inference_mode():
             assert make_encoder(name).eval()(torch.zeros(1, 3, 224, 224)).shape == (1, width, 7, 7)
+
+
+@pytest.mark.parametrize("task", ["seg", "cls"])
+def test_pretraining_forward_of_the_official_code(parity, deterministic, task):
+    keys = json.loads((parity / "official_keys_MTPT_300d.json").read_text())
+    parts = {part: deterministic.fill_state_dict(keys[part], 1) for part in ("backbone", f"{task}_decoder", "cmsa")}
+    with torch.inference_mode():
+        output = load_official_pretraining(parts)(*deterministic.inputs(1, 2, 1177))
+    expected = np.load(parity / "forward_MTPT_300d_seed1.npz")
+    assert close(output.compatibility_logits, expected["compat"])
+    if task == "cls":
+        assert close(output.task_logits, expected["cls"])
+    else:
+        assert close(output.task_logits[:, :, ::8, ::8], expected["seg"])
+        assert close(output.task_logits.mean((2, 3)), expected["seg_mean"])
+    with pytest.raises(UserError, match="backbone"):
+        load_official_pretraining({"cmsa": parts["cmsa"], f"{task}_decoder": parts[f"{task}_decoder"]})

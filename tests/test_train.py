@@ -1,6 +1,7 @@
 """Whole runs of train.py and test.py on a tiny phantom set: files, determinism, resume, and what bad arguments get."""
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -212,3 +213,35 @@ def test_the_authors_checkpoint_of_the_development_vocabulary(parity, determinis
     torch.save({"model_state": deterministic.fill_state_dict(keys, 1), "epoch": 1}, tmp_path / "official.pth")
     line = fails("test.py", "--input", tmp_path / "official.pth", "--RAD_dir", data)
     assert "1177 words and 458 answers" in line and "1055" in line and "405" in line
+
+
+def test_an_official_checkpoint_on_the_authors_archive(tiny, parity, deterministic, tmp_path):
+    """Their files' form and index order, with drawings for images: test.py scores it, and keeps the archive's own indices."""
+    from dataset_RAD import convert_public, normalise_answer, tokenize
+    archive = tmp_path / "archive"
+    (archive / "cache").mkdir(parents=True)
+    train_records, test_records = convert_public(json.loads((tiny / "VQA_RAD Dataset Public.json").read_text()))
+    (archive / "trainset.json").write_text(json.dumps(train_records))
+    (archive / "testset.json").write_text(json.dumps(test_records[:40]))
+    (archive / "images").symlink_to(tiny / "VQA_RAD Image Folder")
+    words = sorted({word for record in train_records for word in tokenize(record["question"])})
+    words += [f"word{i}" for i in range(1177 - len(words))]
+    answers = sorted({normalise_answer(record["answer"]) for record in train_records}, reverse=True)
+    answers += [f"answer{i}" for i in range(458 - len(answers))]
+    pickles = {"dictionary.pkl": [{word: i for i, word in enumerate(words)}, words], "cache/trainval_label2ans.pkl": answers,
+               "cache/trainval_ans2label.pkl": {answer: i for i, answer in enumerate(answers)}}
+    for name, value in pickles.items():
+        (archive / name).write_bytes(pickle.dumps(value))
+    names = sorted({record["image_name"] for record in train_records + test_records})
+    (archive / "imgid2idx.json").write_text(json.dumps({name: i for i, name in enumerate(names)}))
+    keys = json.loads((parity / "official_keys_CMSA_200d.json").read_text())
+    state = deterministic.fill_state_dict(keys, 1)
+    state["classifier.main.3.bias"][7] += 1e4  # this class always wins: it shows whose index order is used
+    torch.save({"epoch": 79, "model_state": state, "optimizer_state": {"lr": 0.1}}, tmp_path / "official.pth")
+
+    done = call("test.py", "--input", tmp_path / "official.pth", "--RAD_dir", archive, "--output", tmp_path / "out", "--gpu", -1)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert len(rows) == 40 and {row["answer"] for row in rows} == {answers[7]}
+    results = json.loads((tmp_path / "out" / "results_all.json").read_text())
+    assert results["epoch"] == 79 and results["data"]["name"] == "VQA-RAD, authors' archive"
