@@ -5,6 +5,7 @@ Every model is an image side, a question side, a fusion and a classifier, and ta
 """
 import socket
 from collections import OrderedDict
+from http.client import HTTPException
 from typing import NamedTuple
 
 import torch
@@ -84,7 +85,7 @@ def imagenet_state(name):
     socket.setdefaulttimeout(10)
     try:
         state = ResNet34_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError):  # no network, no space, a damaged download
+    except (OSError, RuntimeError, EOFError, HTTPException):  # no network, no space, a damaged download
         return None
     finally:
         socket.setdefaulttimeout(timeout)
@@ -311,6 +312,10 @@ def load_official(state_dict):
         raise UserError("this official checkpoint is neither CMSA nor BAN; only those two can be loaded")
     if "abd_v_emb.conv1.weight" not in official:
         raise UserError("this official checkpoint has no abd_v_emb encoder: only those trained with --distmodal can be loaded")
+    if missing := {"q_emb.rnn.weight_hh_l0", "classifier.main.3.bias", "w_emb.emb_.weight"} - set(official):
+        raise UserError(f"not an official VQA checkpoint: it lacks {sorted(missing)[0]}")
+    if official["w_emb.emb.weight"].dim() != 2 or official["q_emb.rnn.weight_hh_l0"].dim() != 2:
+        raise UserError("not an official VQA checkpoint: its word table or question encoder is no matrix")
     rows, word_dim = official["w_emb.emb.weight"].shape
     hidden = official["q_emb.rnn.weight_hh_l0"].shape[1]
     channels = official["cmsa0.g.weight" if "cmsa0.g.weight" in official else "cmsa.g.weight"].shape[1] if kind == "CMSA" else 0

@@ -21,7 +21,7 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=7, help="interleaved repeats; the median is reported")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "float64", "bfloat16"], help="bfloat16 runs under autocast")
     parser.add_argument("--blocks", type=int, default=2, choices=[1, 2])
     parser.add_argument("--memory_of", choices=["dense", "factored"], help=argparse.SUPPRESS)
@@ -51,7 +51,7 @@ def make_step(args):
 
 
 def peak_memory(args):
-    """MiB that one step takes above what stood before it. On the CPU a fresh process measures it (a peak can't be reset)."""
+    """MiB that one step takes above what stood before it. On the CPU a fresh process measures it, so that its peak is the step's."""
     step = make_step(args)
     if args.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -59,24 +59,26 @@ def peak_memory(args):
         step(args.memory_of)
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     torch.ones(64, 64) @ torch.ones(64, 64)  # let the libraries load first
-    before = peak_resident()
+    before = resident("VmRSS")
     step(args.memory_of)
-    return peak_resident() - before
+    return resident("VmHWM") - before
 
 
-def peak_resident():
-    """This process's largest resident size so far, MiB. Linux: VmHWM, since ru_maxrss also counts the process it came from."""
+def resident(field):
+    """This process's resident size, MiB: now ("VmRSS") or its peak ("VmHWM"; ru_maxrss also counts the process it came from)."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+        return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
     except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # bytes on macOS
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # the peak so far; bytes on macOS
 
 
 def main():
     args = parse_args()
     if args.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: this machine has no CUDA GPU that PyTorch can use; leave --device out")
+    if args.batch_size < 1 or args.repeats < 1:
+        raise UserError("--batch_size and --repeats: at least 1 is wanted")
     if args.memory_of:
         print(peak_memory(args))
         return

@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from utils import UserError, atomic_path, digest_bytes, digest_files, read_json, run_main, write_json
+from utils import UserError, atomic_h5, atomic_path, digest_bytes, digest_files, read_json, run_main, write_json
 
 ORGANS = ("ABD", "HEAD", "CHEST")
 QUESTION_LEN = 12
@@ -361,21 +361,13 @@ def find_images(folder, names):
 
 def _write_images(path, names, read_all, digest):
     """Write the HDF5 file of DESIGN 3.2; `read_all` yields uint8 (224, 224, 3) in the order of `names`."""
-    # made in memory (47 MB) and written by Python: on a full disk HDF5 itself ends in a segmentation fault
-    with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+    with atomic_h5(path) as file:
         images = file.create_dataset("images", (len(names), SIZE, SIZE, 3), np.uint8, chunks=(1, SIZE, SIZE, 3))
         for row, image in enumerate(read_all):
             images[row] = image
         file.create_dataset("names", data=names, dtype=h5py.string_dtype())
         file.attrs["size"] = SIZE
         file.attrs["source digest"] = digest
-        file.flush()
-        content = file.id.get_file_image()
-    with atomic_path(path) as temporary:
-        try:
-            temporary.write_bytes(content)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _decode(place, names, folder):
@@ -473,6 +465,19 @@ class RadData:
     def num_answers(self):
         return len(self.answers)
 
+    def about(self):
+        """What checkpoints and results say of their data."""
+        return {"name": self.name, "digest": self.digest, "folder": str(self.folder)}
+
+    def cache(self):
+        """A folder that can be written, for what is computed from the prepared files: beside them, else in the cache."""
+        if writable(self.prepared):
+            return self.prepared
+        place = cache_base() / digest_bytes(str(self.folder))
+        if not writable(place):
+            raise UserError(f"neither {self.prepared} nor {place} can be written; set the environment variable CMSA_CACHE to a folder that can")
+        return place
+
 
 def find_form(folder):
     """"archive", "processed" or "public" (DESIGN 3.1 forms 3, 2, 1), or None. Raises UserError for an incomplete one."""
@@ -497,7 +502,7 @@ def prepare(folder, *, say=print):
     split too, so that both have the same classes. Prepared files go to `<folder>/prepared/`, or to the cache (~/.cache/cmsa-mtpt,
     or the environment variable CMSA_CACHE) when the folder can't be written. Raises UserError for data that can't be used.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     kind = _form_or_error(folder)
     train, test, sources = read_records(folder, kind)
     names = sorted({record["image_name"] for record in train + test})
@@ -508,7 +513,7 @@ def prepare(folder, *, say=print):
         dictionary, answers = build_dictionary(train), build_answers(train)
     place = find_images(folder, names)
     missing = [name for name in names if not os.path.isfile(place / name)]
-    from_pickle = bool(missing) and kind == "archive" and (folder / IMAGE_PICKLE).is_file()
+    from_pickle = kind == "archive" and (folder / IMAGE_PICKLE).is_file()  # the very pixels that official checkpoints were trained on
     if missing and not from_pickle:
         for _ in _decode(place, names, folder):  # to list the damaged ones too
             pass
@@ -951,8 +956,10 @@ def _draw_phantom(home):
     source = getattr(phantom_RAD, "__file__", None)
     mark = f"Drawings, not radiology: made by phantom_RAD.py {digest_files([source]) if source else ''}\n"
     folder = home / "phantom"
-    if (folder / PHANTOM_MARK).is_file() and (folder / PHANTOM_MARK).read_text(encoding="utf-8") == mark and find_form(folder):
-        return folder
+    if (folder / PHANTOM_MARK).is_file() and find_form(folder):
+        made = (folder / PHANTOM_MARK).read_text(encoding="utf-8")
+        if made == mark or made == getattr(phantom_RAD, "MARK", None):  # this version's, or drawn by hand: perhaps of another seed or size
+            return folder
     if not writable(home):
         raise UserError(f"{home} can't be written; set the environment variable CMSA_CACHE to a folder that can")
     with tempfile.TemporaryDirectory(prefix=".phantom-", dir=home) as new:  # an interrupted drawing leaves no half data set

@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from dataset_RAD import ORGANS, ImageStore, to_float
+from dataset_RAD import ORGANS, ImageStore, to_float, tokenize, training_questions
 from scores import near_identical
-from utils import UserError, atomic_path, digest_bytes, digest_state, load_checkpoint, save_checkpoint, say
+from utils import UserError, atomic_h5, digest_bytes, digest_state, load_checkpoint, save_checkpoint, say
 
 VERSION = 1  # of checkpoints and result files
 
@@ -62,24 +62,23 @@ class Inputs:
 def encode_images(image_side, data, device, batch_size=16):
     """The frozen encoders' maps of all images, computed once: path of an HDF5 file with `maps` float32 (N, E, width, 7, 7).
 
-    The file lies among the prepared files; its name is keyed by the encoders' weights and the data's digest.
+    The file lies among the prepared files, or in the cache when those can't be written; its name is keyed by the encoders' weights and the data's digest.
     """
     key = digest_bytes(digest_state(image_side.encoders.state_dict()), data.digest)
-    path = data.prepared / f"maps_{key}.h5"
-    if path.exists():
-        return path
+    for folder in (data.prepared, data.cache()):
+        if (path := folder / f"maps_{key}.h5").exists():
+            return path
     was_training = image_side.training
     image_side.eval()
     count, store = len(data.image_names), ImageStore(data.images_path)
-    with atomic_path(path) as temporary, torch.inference_mode():
-        with h5py.File(temporary, "w") as file:
-            maps = None
-            for start in tqdm(range(0, count, batch_size), desc="encoding images once", unit="batch", leave=False):
-                rows = list(range(start, min(start + batch_size, count)))
-                encoded = image_side.maps(to_float(store[rows].to(device))).float().cpu().numpy()  # (B, E, width, 7, 7)
-                if maps is None:
-                    maps = file.create_dataset("maps", (count, *encoded.shape[1:]), "float32", chunks=(1, *encoded.shape[1:]))
-                maps[start:start + len(rows)] = encoded
+    with atomic_h5(path) as file, torch.inference_mode():
+        maps = None
+        for start in tqdm(range(0, count, batch_size), desc="encoding images once", unit="batch", leave=False):
+            rows = list(range(start, min(start + batch_size, count)))
+            encoded = image_side.maps(to_float(store[rows].to(device))).float().cpu().numpy()  # (B, E, width, 7, 7)
+            if maps is None:
+                maps = file.create_dataset("maps", (count, *encoded.shape[1:]), "float32", chunks=(1, *encoded.shape[1:]))
+            maps[start:start + len(rows)] = encoded
     image_side.train(was_training)
     return path
 
@@ -160,14 +159,14 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
             group["lr"] = rate
         model.train()
         began, total, right, scored, steps = time.perf_counter(), 0.0, 0, 0, 0
-        with tqdm(train_batches(epoch), desc=f"epoch {epoch + 1}/{args.epochs}", unit="step", leave=False) as bar:
+        with tqdm(train_batches(epoch), desc=f"epoch {epoch} of 0-{args.epochs - 1}", unit="step", leave=False) as bar:
             for batch in bar:
                 loss, good, of = batch_loss(batch)
                 norm = train_step(model, optimizer, loss, args.clip_norm)
                 value = loss.item()
                 if not math.isfinite(value) or not math.isfinite(norm.item()):
-                    raise UserError(f"epoch {epoch}, step {steps}: the loss or its gradient is not finite ({value}); {output}/last.pth "
-                                    "holds the epoch before; lower --lr or use --precision float32")
+                    raise UserError(f"epoch {epoch}, step {steps}: the loss or its gradient is not finite ({value}): lower --lr or use "
+                                    f"--precision float32; {f'{output}/last.pth holds epoch {epoch - 1}' if epoch else 'nothing was saved yet'}")
                 total, right, scored, steps = total + value, right + good, scored + of, steps + 1
                 bar.set_postfix(loss=f"{total / steps:.3f}", rate=f"{rate:.4g}")
         row = {"epoch": epoch, "rate": rate, "loss": total / max(steps, 1), "train_score": right / max(scored, 1)}
@@ -177,9 +176,9 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
         best = best if score is None or not is_best else score
         state = checkpoint | {"version": VERSION, "epoch": epoch, "best": best, "log": row, "model": model.state_dict(),
                               "optimizer": optimizer.state_dict(), "random": torch.get_rng_state()}
-        save_checkpoint(output / "last.pth", state)
-        if is_best:
+        if is_best:  # before last.pth: a run that is killed between the two is resumed with its epoch done again
             save_checkpoint(output / "best.pth", {key: value for key, value in state.items() if key != "optimizer"})
+        save_checkpoint(output / "last.pth", state)
         if args.save_every and (epoch + 1) % args.save_every == 0:
             save_checkpoint(output / f"epoch_{epoch}.pth", {key: value for key, value in state.items() if key != "optimizer"})
         with open(output / "log.jsonl", "a", encoding="utf-8") as file:
@@ -189,7 +188,7 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
                 writer.add_scalar(name, number, epoch)
             writer.flush()
         shown = "  ".join(f"{name} {number:.4g}" for name, number in row.items() if name != "epoch")
-        say(f"epoch {epoch + 1}/{args.epochs}  {shown}{'  best' if is_best and score is not None else ''}")
+        say(f"epoch {epoch} of 0-{args.epochs - 1}  {shown}{'  best' if is_best and score is not None else ''}")
 
 
 @torch.inference_mode()
@@ -222,36 +221,42 @@ def predict(model, questions, inputs, data, device, precision="float32", batch_s
     return torch.cat(probabilities)
 
 
-def describe(questions, probabilities, data, training):
+def describe(questions, probabilities, data, split, training):
     """The rows of predictions.json: per question qid, image, question, truth, answer, probability, top 5, correct, seen or not.
 
-    `training` is the training part that the model saw; it says what is seen: the image, the answer (a known class), a twin
-    (a rewording of this very question among the official split's training records) and near-identical questions.
+    `training` is the training part that the model saw; it says what is seen: the image, near-identical questions, and a twin
+    (a rewording of this very question among the official split's training records). An answer is known when the training
+    questions of `split`, validation part included, have it.
     """
     seen_images = {q.image for q in training}
+    known = {q.label for q in training_questions(data, split)}
     index = {}
     for q in training:
-        index.setdefault((q.image, q.answer), []).append(tuple(q.question.lower().strip(" ?.").split()))
+        index.setdefault((q.image, q.answer), []).append(tokenize(q.question))
     rows = []
     for question, row in zip(questions, probabilities):
         top = row.topk(min(5, len(row)))
         answers = [[data.answers[i], round(float(p), 6)] for p, i in zip(top.values, top.indices)]
-        words = tuple(question.question.lower().strip(" ?.").split())
         rows.append({
             "qid": question.qid, "image": question.image_name, "organ": ORGANS[question.organ], "question": question.question,
             "phrase_type": question.phrase_type, "answer_type": question.answer_type, "question_types": list(question.question_types),
             "truth": question.answer, "answer": answers[0][0], "probability": answers[0][1], "top5": answers,
-            "correct": int(answers[0][0] == question.answer), "known_answer": int(question.label >= 0),
+            "correct": int(answers[0][0] == question.answer), "known_answer": int(question.label in known),
             "image_in_training": int(question.image in seen_images), "twin": int(question.twin),
-            "near_identical_in_training": int(near_identical(words, index.get((question.image, question.answer), []))),
-            "unknown_words": list(question.unknown_words),
+            "near_identical_in_training": int(near_identical(tokenize(question.question), index.get((question.image, question.answer), []))),
+            "unknown_words": list(question.unknown_words), "data": f"{data.name} {data.digest}",
         })
     return rows
 
 
 def read_checkpoint(path):
-    """A checkpoint of ours. Raises UserError when it is none, or was written by a newer version of this program."""
-    state = load_checkpoint(path)
+    """A checkpoint of ours from its file, or from a run's folder its best one. Raises UserError as `check_checkpoint` does."""
+    path = path / "best.pth" if path.is_dir() else path
+    return check_checkpoint(load_checkpoint(path), path)
+
+
+def check_checkpoint(state, path):
+    """`state`, if it is a checkpoint of ours. Raises UserError when it is none, or was written by a newer version of this program."""
     if not isinstance(state, dict) or not {"version", "model", "model_arguments", "dictionary", "answers"} <= set(state):
         raise UserError(f"{path} is not a checkpoint of this program: train.py writes last.pth and best.pth")
     if state["version"] > VERSION:

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from utils import UserError, run_main, write_json
 
 JSON_NAME = "VQA_RAD Dataset Public.json"
+MARK = "Drawings, not radiology: made by phantom_RAD.py\n"
 IMAGE_FOLDER = "VQA_RAD Image Folder"
 CANVAS = 320                # pixels; drawn at this size, then resized
 TEST_SHARE = 0.2            # of the images; a test image never occurs in training
@@ -443,7 +444,7 @@ def draw(folder, seed=0, images=320):
             for scene in pictures:
                 draw_picture(scene, seed).save(whole / IMAGE_FOLDER / scene.name, quality=90)
             write_json(whole / JSON_NAME, records(pictures, seed))
-            (whole / "PHANTOM.txt").write_text("Drawings, not radiology: made by phantom_RAD.py\n")  # how dataset_RAD.py knows them
+            (whole / "PHANTOM.txt").write_text(MARK)  # how dataset_RAD.py knows drawings
             os.replace(whole, folder)
     except OSError as error:
         raise UserError(f"{folder} can't be written ({error.strerror or error}); name another folder (--output)") from error
@@ -452,7 +453,7 @@ def draw(folder, seed=0, images=320):
 def main():
     """Command line: draw the set and say what was written."""
     parser = argparse.ArgumentParser(description="Draw the embedded default data set (not patient data) in VQA-RAD's form.")
-    parser.add_argument("--output", default="data_RAD/phantom", help="folder to make (default: %(default)s)")
+    parser.add_argument("--output", default=Path(__file__).resolve().parent / "data_RAD" / "phantom", help="folder to make (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=320)
     args = parser.parse_args()

