@@ -130,7 +130,7 @@ class CMSA(nn.Module):
 
         # First block. theta, phi and g of a token are a part of the cell plus a part of the word.
         first = self.blocks[0]
-        theta, phi, values = self._project(first, image, question).chunk(3, dim=-1)  # (B, N+T, D) each
+        theta, phi, values = self._project(*first.projections(), image, question).chunk(3, dim=-1)  # (B, N+T, D) each
         mixing = self._first_attention(theta @ phi.transpose(1, 2), cells, words)  # M = [P R]: (B, T*N, N+T)
         a, c = first.affine(mixing, values)
         over_cells = mixing.view(batch, words, cells, -1).mean(2)  # (B, T, N+T)
@@ -140,8 +140,8 @@ class CMSA(nn.Module):
         if scale == 2:
             # Second block, on x' = 2x + M (a U) + c = E Z. Z's rows: 2[v;0;s], 2[0;l;0] + c and a U, with U = values W^T.
             second = self.blocks[1]
-            weight, _ = second.projections()
-            from_input = self._project(second, 2 * image, 2 * question, constant=F.linear(c, weight))  # (B, N+T, 3D)
+            weight, bias = second.projections()
+            from_input = self._project(weight, bias + F.linear(c, weight), 2 * image, 2 * question)  # (B, N+T, 3D)
             folded = F.linear(weight, (a[:, None] * first.W.weight).T)  # (3D, D): W, the scale a and the projections in one
             theta, phi, values2 = torch.cat([from_input, F.linear(values, folded)], 1).chunk(3, dim=-1)  # (B, 2(N+T), D) each
             expansion = torch.cat([self._pairs(cells, words, mixing).expand(batch, -1, -1), mixing], -1)  # E: (B, T*N, 2(N+T))
@@ -164,16 +164,15 @@ class CMSA(nn.Module):
         batch, cells = visual.shape[:2]
         words = question.shape[1]
         image = torch.cat([visual, spatial.to(visual.dtype).expand(batch, -1, -1)], dim=-1)
-        theta, phi, _ = self._project(self.blocks[0], image, question).chunk(3, dim=-1)
+        theta, phi, _ = self._project(*self.blocks[0].projections(), image, question).chunk(3, dim=-1)
         mixing = self._first_attention(theta @ phi.transpose(1, 2), cells, words).view(batch, words, cells, -1)
         return mixing[..., :cells], mixing[..., cells:]
 
-    def _project(self, block, image, question, constant=0):
-        """theta, phi and g of the cells (their part) and of the words (their part, bias and `constant` in it): (B, N+T, 3D)."""
-        weight, bias = block.projections()
+    def _project(self, weight, bias, image, question):
+        """theta, phi and g of the cells (their part) and of the words (their part, with the bias): (B, N+T, 3D)."""
         visual, end = self.visual_dim, self.visual_dim + self.question_dim
         of_image = F.linear(image, torch.cat([weight[:, :visual], weight[:, end:]], 1))
-        return torch.cat([of_image, F.linear(question, weight[:, visual:end], bias + constant)], 1)
+        return torch.cat([of_image, F.linear(question, weight[:, visual:end], bias)], 1)
 
     @staticmethod
     def _first_attention(scores, cells, words):
