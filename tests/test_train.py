@@ -111,6 +111,22 @@ def test_predictions_do_not_depend_on_the_batch_or_the_cache(run, tiny):
             assert torch.allclose(single, row, atol=1e-5)
 
 
+@pytest.mark.parametrize("arguments", [["--model", "BAN"], ["--model", "SAN", "--rnn", "GRU", "--no-distmodal"],
+                                       ["--question_only", "--val_fraction", "0", "--split", "clean", "--no-use_spatial", "--blocks", "1"]])
+def test_other_models_from_start_to_scores(arguments, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = call("train.py", "--RAD_dir", os.path.relpath(tiny), "--epochs", 1, "--output", "run", *SMALL, *arguments)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path / "run")  # the data's folder was given relative to another place
+    done = call("test.py", "--input", ".", "--output", tmp_path / "out", "--gpu", -1)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "out" / "results_all.json").read_text())
+    assert results["ALL"]["count"] > 50 and results["question_only"] == ("--question_only" in arguments)
+    if "--question_only" in arguments:  # the same question gets the same answer whatever the image
+        rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
+        assert len({(row["question"], row["answer"]) for row in rows}) == len({row["question"] for row in rows})
+
+
 def test_resuming_with_other_settings_is_refused(run, tiny, fails):
     line = fails("train.py", "--RAD_dir", tiny, "--epochs", 3, "--output", run, "--resume", *SMALL, "--split", "clean")
     assert "--split official (then) and clean (now)" in line
