@@ -469,14 +469,10 @@ class RadData:
         """What checkpoints and results say of their data."""
         return {"name": self.name, "digest": self.digest, "folder": str(self.folder)}
 
-    def cache(self):
-        """A folder that can be written, for what is computed from the prepared files: beside them, else in the cache."""
-        if writable(self.prepared):
-            return self.prepared
-        place = cache_base() / digest_bytes(str(self.folder))
-        if not writable(place):
-            raise UserError(f"neither {self.prepared} nor {place} can be written; set the environment variable CMSA_CACHE to a folder that can")
-        return place
+    @property
+    def places(self):
+        """The folders where files computed from the prepared ones may lie: beside those, or in the cache."""
+        return [self.prepared, cache_place(self.folder)]
 
 
 def find_form(folder):
@@ -579,16 +575,26 @@ def writable(folder):
         return False
 
 
+def cache_place(folder):
+    """The cache's folder for the data set in `folder`."""
+    return cache_base() / digest_bytes(str(folder.resolve()))
+
+
+def first_writable(places):
+    """The first of two folders that can be written. Raises UserError when none can."""
+    for place in places:
+        if writable(place):
+            return place
+    raise UserError(f"neither {places[0]} nor {places[1]} can be written; set the environment variable CMSA_CACHE to a folder that can")
+
+
 def _choose_prepared(folder, digest, dictionary, answers):
     """(folder for the prepared files, whether they are current there)."""
-    places = [folder / "prepared", cache_base() / digest_bytes(str(folder.resolve()))]
+    places = [folder / "prepared", cache_place(folder)]
     for place in places:
         if _is_current(place, digest, dictionary, answers):
             return place, True
-    for place in places:
-        if writable(place):
-            return place, False
-    raise UserError(f"neither {places[0]} nor {places[1]} can be written; set the environment variable CMSA_CACHE to a folder that can")
+    return first_writable(places), False
 
 
 def _is_current(place, digest, dictionary, answers):

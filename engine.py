@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from dataset_RAD import ORGANS, ImageStore, to_float, tokenize, training_questions
+from dataset_RAD import ORGANS, ImageStore, first_writable, to_float, tokenize, training_questions
 from scores import near_identical
 from utils import UserError, atomic_h5, digest_bytes, digest_state, load_checkpoint, save_checkpoint, say
 
@@ -59,26 +59,33 @@ class Inputs:
         return out
 
 
+def image_batches(data, device, batch_size, title):
+    """All images in order, behind a progress bar: yields (rows, a range; images (B, 3, 224, 224) on the device)."""
+    count, store = len(data.image_names), ImageStore(data.images_path)
+    for start in tqdm(range(0, count, batch_size), desc=title, unit="batch", leave=False):
+        rows = range(start, min(start + batch_size, count))
+        yield rows, to_float(store[rows].to(device))
+
+
 def encode_images(image_side, data, device, batch_size=16):
     """The frozen encoders' maps of all images, computed once: path of an HDF5 file with `maps` float32 (N, E, width, 7, 7).
 
     The file lies among the prepared files, or in the cache when those can't be written; its name is keyed by the encoders' weights and the data's digest.
     """
     key = digest_bytes(digest_state(image_side.encoders.state_dict()), data.digest)
-    for folder in (data.prepared, data.cache()):
+    for folder in data.places:
         if (path := folder / f"maps_{key}.h5").exists():
             return path
+    path = first_writable(data.places) / path.name
     was_training = image_side.training
     image_side.eval()
-    count, store = len(data.image_names), ImageStore(data.images_path)
     with atomic_h5(path) as file, torch.inference_mode():
         maps = None
-        for start in tqdm(range(0, count, batch_size), desc="encoding images once", unit="batch", leave=False):
-            rows = list(range(start, min(start + batch_size, count)))
-            encoded = image_side.maps(to_float(store[rows].to(device))).float().cpu().numpy()  # (B, E, width, 7, 7)
+        for rows, images in image_batches(data, device, batch_size, "encoding images once"):
+            encoded = image_side.maps(images).float().cpu().numpy()  # (B, E, width, 7, 7)
             if maps is None:
-                maps = file.create_dataset("maps", (count, *encoded.shape[1:]), "float32", chunks=(1, *encoded.shape[1:]))
-            maps[start:start + len(rows)] = encoded
+                maps = file.create_dataset("maps", (len(data.image_names), *encoded.shape[1:]), "float32", chunks=(1, *encoded.shape[1:]))
+            maps[rows.start:rows.stop] = encoded
     image_side.train(was_training)
     return path
 
@@ -104,7 +111,6 @@ def train_image_type(classifier, data, questions, device, seed, epochs=12, batch
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-    optimizer.zero_grad(set_to_none=True)  # or they would count in the gradient norm of what is trained next
     classifier.eval()
     labels = torch.tensor([organ_of[row] for row in rows], device=device)
     return (organ_logits(classifier, data, device)[rows].argmax(1) == labels).float().mean().item()
@@ -113,10 +119,8 @@ def train_image_type(classifier, data, questions, device, seed, epochs=12, batch
 @torch.no_grad()
 def organ_logits(classifier, data, device, batch_size=32):
     """A frozen image-type classifier's logits (N, 3) for all images, in eval mode."""
-    store, count = ImageStore(data.images_path), len(data.image_names)
     classifier.eval()
-    return torch.cat([classifier(to_float(store[list(range(start, min(start + batch_size, count)))].to(device)))
-                      for start in range(0, count, batch_size)])
+    return torch.cat([classifier(images) for _, images in image_batches(data, device, batch_size, "image types")])
 
 
 def collate(questions, device):
@@ -139,7 +143,7 @@ def vqa_loss(output, labels, organs):
 
 def train_step(model, optimizer, loss, clip_norm):
     """Backward, clip the gradient norm over all parameters, step. Returns the norm before clipping, a tensor."""
-    optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)  # of all parameters: a frozen part's old gradients would count in the norm
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()
@@ -192,7 +196,7 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
 
 
 @torch.inference_mode()
-def predict(model, questions, inputs, data, device, precision="float32", batch_size=64):
+def predict(model, questions, inputs, device, precision="float32", batch_size=64):
     """Class probabilities (questions, answers) float32 on the CPU. Each image is encoded once, whatever the number of its questions.
 
     The loss is a sigmoid one, so a probability is the sigmoid of its logit: they need not sum to 1.

@@ -116,7 +116,7 @@ def main():
     maps_path = encode_images(model.image, data, device) if kept.get("frozen") else None
     organs = organ_logits(model.image.image_type, data, device) if maps_path and model.image.image_type is not None else None
     inputs = Inputs(data, device, maps_path, organs, distmodal=model.image.image_type is not None, blank=kept.get("question_only", False))
-    rows = describe(data.test, predict(model, data.test, inputs, data, device, args.precision, args.batch_size), data, kept["split"],
+    rows = describe(data.test, predict(model, data.test, inputs, device, args.precision, args.batch_size), data, kept["split"],
                     training)
 
     output = args.output or HERE / "results" / run

@@ -178,7 +178,6 @@ def build_model(args, data, frozen):
 
 def check_same(state, data, arguments, path):
     """Raise UserError when a checkpoint is of another model, dictionary or answer set; the message names both."""
-    path = path or "the checkpoint"
     check_vocabulary(state, data, path)
     ours, theirs = dict(arguments), state["model_arguments"]
     if differ := [key for key in ours if ours[key] != theirs.get(key)]:
@@ -252,7 +251,7 @@ def main():
         return vqa_loss(result, labels, organs), right, len(batch)
 
     def validate():
-        probabilities = predict(model, val, inputs, data, device, args.precision)
+        probabilities = predict(model, val, inputs, device, args.precision)
         labels = torch.tensor([q.label for q in val])
         correct = (probabilities.argmax(1) == labels).float()
         log = {"val_score": correct.mean().item()}

@@ -103,7 +103,7 @@ def test_predictions_do_not_depend_on_the_batch_or_the_cache(run, tiny):
     device = torch.device("cpu")
     some = data.test[::9]
     inputs = engine.Inputs(data, device, engine.encode_images(model.image, data, device))
-    grouped = engine.predict(model, some, inputs, data, device)
+    grouped = engine.predict(model, some, inputs, device)
     plain = engine.Inputs(data, device)
     with torch.inference_mode():
         for question, row in zip(some, grouped):
