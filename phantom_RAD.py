@@ -5,6 +5,7 @@ that looks at the pictures beats one that only reads the questions: every wordin
 Left and right are the patient's, as a radiologist reads a picture: the patient's left is at the right edge.
 """
 import argparse
+import contextlib
 import itertools
 import os
 import tempfile
@@ -279,12 +280,12 @@ def draw_picture(scene, seed=0):
     return image.convert("RGB") if rng.random() < 0.35 else image
 
 
-def tilt(image, rng):
+def tilt(image, rng, resample=Image.Resampling.BILINEAR):
     """Rotate up to 4 degrees and zoom a little about the centre."""
     angle, zoom, half = np.deg2rad(rng.uniform(-4, 4)), rng.uniform(0.97, 1.06), CANVAS / 2
     a, b = zoom * np.cos(angle), zoom * np.sin(angle)
     matrix = (a, b, half - a * half - b * half, -b, a, half + b * half - a * half)
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample)
 
 
 def develop(image, rng):
@@ -426,28 +427,40 @@ def make_records(template, scene, answer, texts, framed, rng):
     return made
 
 
-def draw(folder, seed=0, images=320):
-    """Write the data set into `folder`, which must not exist or be empty: the JSON file and the folder of JPEG pictures.
+@contextlib.contextmanager
+def whole_folder(folder):
+    """Give a new folder to fill; when the block ends well it is renamed to `folder`, which must not exist or be empty.
 
-    Everything goes into a temporary folder beside it, which is then renamed: nothing half-written is ever left. The same seed gives
-    the same bytes. Raises UserError when the folder isn't empty or can't be written, or when the numbers can't be used.
+    It lies in a temporary folder beside it, which goes when the block raises: nothing half-written is ever left.
+    Raises UserError when `folder` isn't empty or can't be written.
     """
     folder = Path(folder).resolve()
-    pictures = scenes(seed, images)
     try:
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} exists and isn't empty; name another folder (--output) or remove it")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as temporary:
             whole = Path(temporary) / "whole"
-            (whole / IMAGE_FOLDER).mkdir(parents=True)
-            for scene in pictures:
-                draw_picture(scene, seed).save(whole / IMAGE_FOLDER / scene.name, quality=90)
-            write_json(whole / JSON_NAME, records(pictures, seed))
-            (whole / "PHANTOM.txt").write_text(MARK)  # how dataset_RAD.py knows drawings
+            whole.mkdir()
+            yield whole
             os.replace(whole, folder)
     except OSError as error:
         raise UserError(f"{folder} can't be written ({error.strerror or error}); name another folder (--output)") from error
+
+
+def draw(folder, seed=0, images=320):
+    """Write the data set into `folder`, which must not exist or be empty: the JSON file and the folder of JPEG pictures.
+
+    All or nothing, see whole_folder. The same seed gives the same bytes.
+    Raises UserError when the folder isn't empty or can't be written, or when the numbers can't be used.
+    """
+    pictures = scenes(seed, images)
+    with whole_folder(folder) as whole:
+        (whole / IMAGE_FOLDER).mkdir()
+        for scene in pictures:
+            draw_picture(scene, seed).save(whole / IMAGE_FOLDER / scene.name, quality=90)
+        write_json(whole / JSON_NAME, records(pictures, seed))
+        (whole / "PHANTOM.txt").write_text(MARK)  # how dataset_RAD.py knows drawings
 
 
 def main():
