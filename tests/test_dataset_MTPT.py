@@ -1,0 +1,274 @@
+"""Organ sets: every form is read, every bad file gets one line, augmentation moves mask and image together, questions get their labels."""
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+
+import dataset_MTPT as mtpt
+from dataset_RAD import convert_public, find_data, tokenize
+from utils import UserError
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+
+def picture(path, value=90, size=(40, 30)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full(size[::-1], value, np.uint8)).save(path)
+
+
+@pytest.fixture
+def abdomen(tmp_path):
+    """Four training and two held-out slices of 40 x 30 with classes 0, 1, 2."""
+    folder = tmp_path / "abdomen"
+    for i in range(6):
+        picture(folder / "images" / f"{i}.png")
+        mask = np.zeros((30, 40), np.uint8)
+        mask[5:15, 5:15], mask[20:, 30:] = 1, 2
+        (folder / "masks").mkdir(exist_ok=True)
+        Image.fromarray(mask).save(folder / "masks" / f"{i}.png")
+    for part, numbers in (("train", range(4)), ("val", (4, 5))):
+        (folder / f"{part}.txt").write_text("".join(f"images/{i}.png masks/{i}.png\n" for i in numbers))
+    return folder
+
+
+@pytest.fixture
+def brain(tmp_path):
+    """Two classes with three training and two held-out images each."""
+    folder = tmp_path / "brain"
+    for part, count in (("train", 3), ("val", 2)):
+        for name in ("tumour", "normal"):
+            for i in range(count):
+                picture(folder / part / name / f"{i}.png")
+    return folder
+
+
+def test_lists_with_masks(abdomen):
+    one = mtpt.load_organ_set(abdomen, "abdomen")
+    assert one.task == "segmentation" and one.classes == ["background", "class 1", "class 2"] and not one.phantom
+    assert [len(one.train), len(one.val)] == [4, 2] and one.val[0].target == abdomen / "masks" / "4.png"
+    (abdomen / "classes.txt").write_text("background\nliver\nspleen\nkidney\n")
+    assert mtpt.load_organ_set(abdomen, "abdomen").classes == ["background", "liver", "spleen", "kidney"]
+
+
+@pytest.mark.parametrize("form", ["pairs", "objects", "mapping", "wrapped"])
+def test_json_lists_are_the_same(abdomen, form):
+    expected = mtpt.load_organ_set(abdomen, "abdomen")
+    for part in ("train", "val"):
+        pairs = [line.split() for line in (abdomen / f"{part}.txt").read_text().splitlines()]
+        value = {"pairs": pairs, "objects": [{"image": image, "mask": mask} for image, mask in pairs], "mapping": dict(pairs),
+                 "wrapped": {part: pairs}}[form]
+        (abdomen / f"{part}.json").write_text(json.dumps(value))
+        (abdomen / f"{part}.txt").unlink()
+    assert mtpt.load_organ_set(abdomen, "abdomen") == expected
+
+
+def test_class_folders_are_read_as_torchvision_reads_them(brain):
+    one, theirs = mtpt.load_organ_set(brain, "brain"), ImageFolder(brain / "train")
+    assert one.task == "classification" and one.classes == theirs.classes
+    assert [(str(sample.image), sample.target) for sample in one.train] == theirs.samples and len(one.val) == 4
+
+
+def test_a_list_of_classes(brain):
+    rows = {f"train/{name}/{i}.png": number for name, number in (("tumour", 10), ("normal", 2)) for i in range(3)}
+    (brain / "train.json").write_text(json.dumps(rows))
+    one = mtpt.load_organ_set(brain, "brain")
+    assert one.classes == ["2", "10"]  # numbers in numeric order
+    assert len(one.val) == 2 and len(one.train) == 4  # without a val list one of three images of a class is held out
+    assert {sample.image for sample in one.train}.isdisjoint(sample.image for sample in one.val)
+    assert all((sample.target == 1) == ("tumour" in str(sample.image)) for sample in one.train + one.val)
+
+
+def test_without_a_validation_part_a_fifth_is_held_out(abdomen):
+    (abdomen / "val.txt").unlink()
+    (abdomen / "train.txt").write_text("".join(f"images/{i % 6}.png masks/{i % 6}.png\n" for i in range(6)))
+    one = mtpt.load_organ_set(abdomen, "abdomen")
+    assert [len(one.train), len(one.val)] == [5, 1] and one.val[0] not in one.train
+
+
+def spoil_mask_size(folder):
+    Image.fromarray(np.zeros((30, 41), np.uint8)).save(folder / "masks" / "2.png")
+
+
+def spoil_mask_value(folder):
+    Image.fromarray(np.full((30, 40), 3, np.uint8)).save(folder / "masks" / "5.png")
+
+
+def spoil_named_value(folder):
+    (folder / "classes.txt").write_text("background\nliver\n")
+
+
+def spoil_binary(folder):
+    Image.fromarray(np.full((30, 40), 255, np.uint8)).save(folder / "masks" / "1.png")
+
+
+def spoil_colour(folder):
+    Image.fromarray(np.random.default_rng(0).integers(0, 3, (30, 40, 3), np.uint8)).save(folder / "masks" / "1.png")
+
+
+def spoil_image(folder):
+    path = folder / "images" / "3.png"
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def spoil_missing(folder):
+    (folder / "images" / "3.png").unlink()
+
+
+def spoil_outside(folder):
+    (folder / "train.txt").write_text("../secret.png masks/1.png\nimages/1.png masks/1.png\n")
+
+
+def spoil_line(folder):
+    (folder / "train.txt").write_text("images/1.png masks/1.png\nimages/2.png\n")
+
+
+def spoil_one_slice(folder):
+    (folder / "train.txt").write_text("images/1.png masks/1.png\n")
+
+
+def spoil_json(folder):
+    (folder / "train.txt").unlink()
+    (folder / "train.json").write_text('[["images/1.png", {"a": 1}]]')
+
+
+def spoil_jpeg(folder):
+    Image.fromarray(np.zeros((30, 40), np.uint8)).save(folder / "masks" / "1.jpg")
+    (folder / "train.txt").write_text("images/1.png masks/1.jpg\nimages/2.png masks/2.png\n")
+
+
+@pytest.mark.parametrize("spoil, file, words", [
+    (spoil_mask_size, "masks/2.png", "41 x 30"), (spoil_mask_value, "masks/5.png", "value 3"), (spoil_named_value, "masks/0.png", "value 2"),
+    (spoil_binary, "masks/1.png", "value 255"), (spoil_colour, "masks/1.png", "colour"), (spoil_image, "images/3.png", "damaged"),
+    (spoil_missing, "train.txt, line 4", "images/3.png"), (spoil_outside, "train.txt, line 1", "leaves"), (spoil_line, "train.txt, line 2", "mask"),
+    (spoil_one_slice, "train.txt", "at least 2"), (spoil_json, "train.json, entry 1", "mask"), (spoil_jpeg, "masks/1.jpg", "mask")])
+def test_bad_masks_and_lists(abdomen, spoil, file, words):
+    spoil(abdomen)
+    with pytest.raises(UserError) as error:
+        mtpt.load_organ_set(abdomen, "abdomen")
+    assert file in str(error.value) and words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_bad_class_folders(brain):
+    (brain / "train" / "empty").mkdir()
+    with pytest.raises(UserError, match="train/empty is an empty class folder"):
+        mtpt.load_organ_set(brain, "brain")
+    picture(brain / "train" / "empty" / "0.png")
+    with pytest.raises(UserError, match="class empty has 1 training image"):
+        mtpt.load_organ_set(brain, "brain")
+    picture(brain / "train" / "empty" / "1.png")
+    assert len(mtpt.load_organ_set(brain, "brain").classes) == 3
+    picture(brain / "val" / "strange" / "1.png")
+    with pytest.raises(UserError, match="val/strange: a class that"):
+        mtpt.load_organ_set(brain, "brain")
+
+
+def test_a_folder_without_sets(brain, tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        mtpt.find_organ_sets(tmp_path / "none")
+    with pytest.raises(UserError, match="no folder abdomen and no folder chest.*--organ: brain"):
+        mtpt.find_organ_sets(tmp_path)
+    assert set(mtpt.find_organ_sets(tmp_path, ["brain"])) == {"brain"}
+    (tmp_path / "chest").mkdir()
+    with pytest.raises(UserError, match="holds no organ set"):
+        mtpt.find_organ_sets(tmp_path, ["chest"])
+
+
+@pytest.fixture
+def lopsided(tmp_path):
+    """A set whose pictures show their masks: a bright bar in the left half, upright, off the centre."""
+    mask = np.zeros((100, 100), np.uint8)
+    mask[20:80, 20:30] = 1
+    folder = tmp_path / "abdomen"
+    for name, value in (("image", mask * 200), ("mask", mask)):
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(value).save(folder / f"{name}.png")
+    return [mtpt.Sample(folder / "image.png", folder / "mask.png")]
+
+
+def test_augmentation_moves_mask_and_image_together_and_never_flips(lopsided):
+    images = mtpt.OrganImages(lopsided, "abdomen", [], seed=3)
+    angles, centres = [], []
+    for epoch in range(60):
+        image, mask, _, _ = images[epoch, 0]
+        assert image.shape == (224, 224, 3) and image.dtype == torch.uint8 and mask.shape == (224, 224) and mask.dtype == torch.int64
+        bright = image[..., 0] > 100
+        overlap = (bright & (mask == 1)).sum() / (bright | (mask == 1)).sum()
+        assert overlap > 0.93
+        y, x = np.nonzero(mask.numpy())
+        centres.append(x.mean())
+        covariance = np.cov(x, y)
+        angles.append(math.degrees(0.5 * math.atan2(2 * covariance[0, 1], covariance[1, 1] - covariance[0, 0])))  # of the bar to upright
+    assert max(centres) < 112 and np.std(centres) > 2
+    assert max(map(abs, angles)) < 16 and max(angles) > 9 and min(angles) < -9
+
+
+def test_a_draw_depends_on_seed_epoch_and_index_alone(lopsided):
+    entries = [mtpt.Entry((i,) * 12, frozenset({i % 3}), str(i)) for i in range(50)]
+    images = mtpt.OrganImages(lopsided * 4, "brain", entries, seed=5)
+    keys = [[(2, 0), (2, 1)], [(2, 2), (2, 3)]]
+    alone, workers = (list(DataLoader(images, batch_sampler=keys, num_workers=count)) for count in (0, 2))
+    for one, two in zip(alone, workers):
+        assert all(torch.equal(a, b) for a, b in zip(one, two))
+    again, later = images[2, 0], images[3, 0]
+    assert torch.equal(again[0], alone[0][0][0]) and not torch.equal(again[0], later[0])
+    assert len({tuple(images[2, i][2].tolist()) for i in range(4)}) > 1  # images of one epoch get different draws
+    for epoch in range(20):
+        _, _, tokens, label = images[epoch, 0]
+        assert label == (int(tokens[0]) % 3 == 1)  # brain is organ 1
+
+
+def test_drawing_leaves_the_global_random_state_alone(lopsided):
+    images = mtpt.OrganImages(lopsided, "brain", [mtpt.Entry((1,) * 12, frozenset(), "")])
+    state = torch.get_rng_state()
+    images[0, 0]
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_held_out_images_are_not_augmented(lopsided):
+    images = mtpt.OrganImages(lopsided, "abdomen", [], augment=False)
+    image, mask, tokens, label = images[0, 0]
+    whole = np.array(Image.open(lopsided[0].image).convert("RGB").resize((224, 224), Image.Resampling.BILINEAR))
+    assert np.array_equal(image, whole) and torch.equal(mask, images[7, 0][1]) and label == 0
+
+
+def test_entries_are_distinct_questions_with_their_organs(tiny):
+    data = find_data(tiny, say=lambda _: None)
+    entries = mtpt.compatibility_entries(data)
+    train, test = convert_public(json.loads((tiny / "VQA_RAD Dataset Public.json").read_text()))
+    tested = {record["qid"] for record in test}
+    expected = {}
+    for record in train:
+        if record["phrase_type"] != "frame" or record["qid"] - 1 not in tested:
+            expected.setdefault(" ".join(tokenize(record["question"])), set()).add(["ABD", "HEAD", "CHEST"].index(record["image_organ"]))
+    assert {" ".join(tokenize(entry.question)): set(entry.organs) for entry in entries} == expected and len(entries) == len(expected)
+    assert any(len(entry.organs) > 1 for entry in entries) and any(len(entry.organs) == 1 for entry in entries)
+    seen, held = mtpt.split_entries(entries)
+    assert len(held) == round(len(entries) / 10) and set(seen).isdisjoint(held) and set(seen) | set(held) == set(entries)
+
+
+def test_no_test_rewording_becomes_an_entry():
+    folder = SHARED / "vqa_rad"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent: the real data are not shipped with the program")
+    data = find_data(folder, say=lambda _: None)
+    tested = {question.qid for question in data.test}
+    leaks = {" ".join(tokenize(q.question)) for q in data.train if q.phrase_type == "frame" and q.qid - 1 in tested}
+    others = {" ".join(tokenize(q.question)) for q in data.train if not (q.phrase_type == "frame" and q.qid - 1 in tested)}
+    entries = {" ".join(tokenize(entry.question)) for entry in mtpt.compatibility_entries(data)}
+    assert entries == others and len(leaks - others) > 50
+
+
+def test_the_real_sets():
+    folder = SHARED / "mtpt"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent: the real data are not shipped with the program")
+    sets = mtpt.find_organ_sets(folder, ["abdomen"], say=lambda _: None)
+    assert len(sets["abdomen"].classes) == 14 and [len(sets["abdomen"].train), len(sets["abdomen"].val)] == [25, 5]
+    values = {int(v) for sample in sets["abdomen"].train for v in np.unique(np.array(Image.open(sample.target)))}
+    assert values == {*range(14)} - {5}
