@@ -19,6 +19,7 @@ from utils import UserError
 
 ORGAN_ENCODERS = ("abdomen", "brain", "chest")  # organ order everywhere: ABD 0, HEAD 1, CHEST 2
 CHANNELS = {"resnet34": 512, "efficientnet_lite0": 1280}  # of an encoder's feature map
+SKIP_CHANNELS = {"resnet34": (64, 128, 256), "efficientnet_lite0": (24, 40, 112)}  # of its maps of 56, 28 and 14 px
 VISUAL_DIM, CELLS, HIDDEN = 512, 49, 1024
 
 
@@ -42,7 +43,6 @@ class ResNetEncoder(nn.Module):
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))  # (B, 64, 56, 56)
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (B, 512, 7, 7)
 
-
     def skips(self, images):
         """The maps of all four stages, finest first: (B, 64, 56, 56), (B, 128, 28, 28), (B, 256, 14, 14), (B, 512, 7, 7)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
@@ -61,14 +61,39 @@ class EfficientNetEncoder(nn.Module):
         from efficientnet_lite_pytorch import EfficientNet
         self.net = EfficientNet.from_name("efficientnet-lite0")
         del self.net._fc
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = 0.1  # PyTorch's; the package's 0.01 is for ImageNet's length, and lags behind in pre-training
 
     def forward(self, images):
         return self.net.extract_features(images)
+
+    def skips(self, images):
+        """Four maps, finest first: (B, 24, 56, 56), (B, 40, 28, 28), (B, 112, 14, 14), and `forward`'s (B, 1280, 7, 7).
+
+        The first three are the inputs of the blocks that halve the map; hooks pick them up on the way through the package's network.
+        """
+        maps = []
+        blocks = [block for block in self.net._blocks if block._block_args.stride in (2, [2])][1:]  # the first one halves 112 px
+        hooks = [block.register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0])) for block in blocks]
+        try:
+            last = self.net.extract_features(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return [*maps, last]
 
 
 def make_encoder(name):
     """An image encoder with random weights, by name: "resnet34" or "efficientnet_lite0"."""
     return {"resnet34": ResNetEncoder, "efficientnet_lite0": EfficientNetEncoder}[name]()
+
+
+def make_adapter(name):
+    """From an encoder's map to 512 channels: a 1x1 convolution, BN and ReLU; nothing for ResNet-34, which has 512."""
+    if CHANNELS[name] == VISUAL_DIM:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(CHANNELS[name], VISUAL_DIM, 1, bias=False), nn.BatchNorm2d(VISUAL_DIM), nn.ReLU())
 
 
 def imagenet_state(name):
@@ -122,10 +147,7 @@ class ImageSide(nn.Module):
         count = len(ORGAN_ENCODERS) if distmodal else 1
         self.encoders = nn.ModuleList(make_encoder(encoder) for _ in range(1 if shared else count))
         self.image_type = ImageTypeClassifier() if distmodal else None
-        width = CHANNELS[encoder]
-        self.adapters = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, VISUAL_DIM, 1, bias=False), nn.BatchNorm2d(VISUAL_DIM), nn.ReLU())
-            for _ in range(count if width != VISUAL_DIM else 0))
+        self.adapters = nn.ModuleList(make_adapter(encoder) for _ in range(count if CHANNELS[encoder] != VISUAL_DIM else 0))
         self.convert = nn.ModuleList(nn.Linear(VISUAL_DIM * CELLS, flatten) for _ in range(count if flatten else 0))
         self.count = count
 
@@ -225,10 +247,15 @@ class DeconvolutionBlock(nn.Sequential):
 
 
 class SegmentationDecoder(nn.Module):
-    """From ResNet-34's four maps (`ResNetEncoder.skips`) to class logits (B, classes, 224, 224) (DESIGN section 7)."""
+    """From an encoder's four maps, the last of 512 channels, to class logits (B, classes, 224, 224) (DESIGN section 7).
 
-    def __init__(self, classes):
+    `skips`: channels of the maps of 56, 28 and 14 px. A 1x1 convolution brings one of another width than ResNet-34's to the decoder's.
+    """
+
+    def __init__(self, classes, skips=SKIP_CHANNELS["resnet34"]):
         super().__init__()
+        self.lateral = nn.ModuleList(nn.Identity() if ours == theirs else nn.Conv2d(ours, theirs, 1)
+                                     for ours, theirs in zip(skips, SKIP_CHANNELS["resnet34"]))
         self.decoder4 = DeconvolutionBlock(512, 256)
         self.decoder3 = DeconvolutionBlock(256, 128)
         self.decoder2 = DeconvolutionBlock(128, 64)
@@ -238,7 +265,8 @@ class SegmentationDecoder(nn.Module):
         self.final_conv3 = nn.Conv2d(32, classes, 3, padding=1)
 
     def forward(self, maps):
-        first, second, third, fourth = maps
+        first, second, third = (lateral(skip) for lateral, skip in zip(self.lateral, maps))  # 64, 128, 256 channels
+        fourth = maps[-1]
         x = self.decoder4(fourth) + third  # (B, 256, 14, 14)
         x = self.decoder3(x) + second  # (B, 128, 28, 28)
         x = self.decoder2(x) + first  # (B, 64, 56, 56)
@@ -249,9 +277,9 @@ class SegmentationDecoder(nn.Module):
 class ClassificationDecoder(nn.Module):
     """Global average pool, then 512-1024-512-classes with BN, ReLU and Dropout 0.5: the last of an encoder's maps -> (B, classes)."""
 
-    def __init__(self, classes, width=VISUAL_DIM, dropout=0.5):
+    def __init__(self, classes, dropout=0.5):
         super().__init__()
-        self.fc = nn.Sequential(nn.Linear(width, 1024), nn.BatchNorm1d(1024), nn.ReLU(), nn.Dropout(dropout),
+        self.fc = nn.Sequential(nn.Linear(VISUAL_DIM, 1024), nn.BatchNorm1d(1024), nn.ReLU(), nn.Dropout(dropout),
                                 nn.Linear(1024, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Dropout(dropout), nn.Linear(512, classes))
 
     def forward(self, maps):
@@ -261,20 +289,32 @@ class ClassificationDecoder(nn.Module):
 class PretrainingModel(nn.Module):
     """Multi-task pre-training of one organ's encoder: its image task beside question-image compatibility (DESIGN section 7).
 
-    `task` is "segmentation" or "classification". The question side, CMSA (one block) and the classifier are those of VQAModel.
+    `task` is "segmentation" or "classification". The question side, CMSA (one block) and the classifier are those of VQAModel;
+    without `compatibility` there is the image task alone (an ablation).
     """
 
-    def __init__(self, task, classes, ntoken, word_dim=300, hidden=HIDDEN, rnn="LSTM", use_spatial=True, blocks=1):
+    def __init__(self, task, classes, ntoken, word_dim=300, hidden=HIDDEN, rnn="LSTM", use_spatial=True, blocks=1, encoder="resnet34",
+                 compatibility=True):
         super().__init__()
-        self.encoder = make_encoder("resnet34")
-        self.decoder = {"segmentation": SegmentationDecoder, "classification": ClassificationDecoder}[task](classes)
-        self.compatibility = VQAModel("CMSA", ntoken, 2, word_dim, hidden, rnn, encoder=None, use_spatial=use_spatial, blocks=blocks)
+        self.encoder = make_encoder(encoder)
+        self.adapter = make_adapter(encoder)
+        self.decoder = SegmentationDecoder(classes, SKIP_CHANNELS[encoder]) if task == "segmentation" else ClassificationDecoder(classes)
+        self.compatibility = VQAModel("CMSA", ntoken, 2, word_dim, hidden, rnn, None, use_spatial=use_spatial, blocks=blocks) \
+            if compatibility else None
 
-    def forward(self, images, questions):
-        """images (B, 3, 224, 224), questions (B, 12) -> PretrainingOutput."""
+    def forward(self, images, questions=None):
+        """images (B, 3, 224, 224), questions (B, 12) -> PretrainingOutput; without questions its compatibility_logits are None."""
+        maps = self.maps(images)
+        return PretrainingOutput(self.decoder(maps), None if questions is None else self.compatible(maps[-1], questions))
+
+    def maps(self, images):
+        """The encoder's four maps, finest first, the last one behind the adapter: (B, 512, 7, 7)."""
         maps = self.encoder.skips(images)
-        visual = maps[-1].flatten(2).transpose(1, 2)  # (B, 49, 512)
-        return PretrainingOutput(self.decoder(maps), self.compatibility.fuse(visual, questions)[0])
+        return [*maps[:-1], self.adapter(maps[-1])]
+
+    def compatible(self, visual, questions):
+        """The last map (B, 512, 7, 7) and questions (B, 12) -> logits (B, 2): asked of another organ, asked of this one."""
+        return self.compatibility.fuse(visual.flatten(2).transpose(1, 2), questions)[0]
 
 
 # Official checkpoints: their key prefixes beside ours (section 8 of DESIGN lists them all in parity/official_keys_*.json).

