@@ -29,7 +29,7 @@ from utils import (UserError, atomic_path, choose_device, choose_precision, load
                    write_json)
 
 HERE = Path(__file__).resolve().parent
-STEPS = 1000  # about how many steps a CPU run has by default, and any run at least
+STEPS, PHANTOM_STEPS = 1000, 200  # about how many steps a CPU run has by default, and any run at least
 
 
 def parse_args(arguments=None):
@@ -53,7 +53,8 @@ def parse_args(arguments=None):
     group.add_argument("--results", type=Path, default=HERE / "results" / "MTPT", help="folder for results.json and the pictures")
     group.add_argument("--resume", action="store_true", help="go on with what is in --output: what is done stays, what was interrupted goes on")
     group.add_argument("--epochs", type=int, default=argparse.SUPPRESS,
-                       help=f"default: 100, or as many as make {STEPS:,} steps where that is more; on a CPU always those")
+                       help=f"default: 100, or as many as make {STEPS:,} steps where that is more; on a CPU always those; "
+                       f"phantom sets: {PHANTOM_STEPS} steps")
     group.add_argument("--batch_size", type=int, default=10, help="images a step")
     group.add_argument("--lr", type=float, default=0.01, help="base rate of Adamax")
     group.add_argument("--encoder_rate", type=float, default=argparse.SUPPRESS,
@@ -212,7 +213,7 @@ def pretrain_organ(organ_set, data, args, device, start):
     epochs = args.epochs
     steps = -(-len(organ_set.train) // args.batch_size)
     if epochs is None:
-        epochs = max(100 if device.type != "cpu" else 1, round(STEPS / steps))
+        epochs = max(1, round(PHANTOM_STEPS / steps)) if organ_set.phantom else max(1 if device.type == "cpu" else 100, round(STEPS / steps))
     set_seed(args.seed)
     model, arguments, description = build_model(args, organ_set, data, start)
     model.to(device, memory_format=torch.channels_last)

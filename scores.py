@@ -1,10 +1,21 @@
-"""Scores and the results files' schema (DESIGN section 5).
+"""Scores, their uncertainty, and the results files' schema (DESIGN section 5).
+
+    python scores.py A B     compare two runs: results folders or their predictions.json, on the same questions
 
 A prediction is a dictionary as in predictions.json. A score is 1 if the arg-max answer equals the normalised ground truth.
 """
+import argparse
+import math
 from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from utils import UserError, read_json, run_main
 
 GROUPS = ("CLOSED", "OPEN", "ALL")
+PROTOCOLS = {"freeform": "freeform", "all": "freeform + para"}
+BOOTSTRAP = 10_000  # resamplings
 
 
 def entry(predictions):
@@ -20,9 +31,63 @@ def entry(predictions):
             "score": score, "score_percent": round(100 * score, 1)}
 
 
+def in_group(predictions, group):
+    """The predictions of one of GROUPS."""
+    return [p for p in predictions if group in ("ALL", p["answer_type"])]
+
+
 def table(predictions):
     """{"CLOSED" | "OPEN" | "ALL": entry} in the official schema."""
-    return {group: entry([p for p in predictions if group in ("ALL", p["answer_type"])]) for group in GROUPS}
+    return {group: entry(in_group(predictions, group)) for group in GROUPS}
+
+
+def resample(values, images, seed=0):
+    """Means of `values` over BOOTSTRAP resamplings of whole images with replacement: float64 (BOOTSTRAP,).
+
+    Questions on one image are not independent, so images are drawn, not questions; with an image come all its questions.
+    """
+    names, of = np.unique(images, return_inverse=True)
+    sums, counts = np.bincount(of, values), np.bincount(of)  # per image
+    times = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), BOOTSTRAP)  # (BOOTSTRAP, images)
+    return times @ sums / (times @ counts)
+
+
+def intervals(predictions):
+    """{group: [low, high]} in percent, the 95% percentile interval of each group's score by bootstrap over images; None for no questions."""
+    out = {}
+    for group in GROUPS:
+        chosen = in_group(predictions, group)
+        means = resample([p["correct"] for p in chosen], [p["image"] for p in chosen]) if chosen else None
+        out[group] = [round(100 * float(value), 1) for value in np.quantile(means, (0.025, 0.975))] if chosen else None
+    return out
+
+
+def mcnemar(only_a, only_b):
+    """Exact two-sided McNemar test: how probable so uneven a split of the questions that only one of two runs gets right is by chance."""
+    n, k = only_a + only_b, min(only_a, only_b)
+    return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
+
+
+def compare(ours, theirs):
+    """Two lists of predictions on the same questions, per group: both scores, their difference with its 95% interval by paired
+    bootstrap over images, and the exact McNemar test. Differences are ours - theirs, in percent points. Raises UserError.
+    """
+    other = {p["qid"]: p for p in theirs}
+    if len(other) != len(theirs) or {p["qid"] for p in ours} != set(other) or len(ours) != len(theirs) \
+            or any(p["truth"] != other[p["qid"]]["truth"] for p in ours):
+        raise UserError(f"the two runs did not answer the same questions ({len(ours)} and {len(theirs)}): evaluate both on the same data")
+    out = {}
+    for group in GROUPS:
+        if not (chosen := in_group(ours, group)):
+            continue
+        a = np.array([p["correct"] for p in chosen])
+        b = np.array([other[p["qid"]]["correct"] for p in chosen])
+        low, high = np.quantile(resample(a - b, [p["image"] for p in chosen]), (0.025, 0.975))
+        only_a, only_b = int((a > b).sum()), int((b > a).sum())
+        out[group] = {"count": len(chosen), "scores": [round(100 * float(x.mean()), 1) for x in (a, b)],
+                      "difference": round(100 * float((a - b).mean()), 1), "interval": [round(100 * float(low), 1), round(100 * float(high), 1)],
+                      "only first right": only_a, "only second right": only_b, "mcnemar p": round(mcnemar(only_a, only_b), 4)}
+    return out
 
 
 def protocol(predictions, name):
@@ -66,14 +131,45 @@ def near_identical(question, training):
     return False
 
 
-def format_table(results):
-    """The table that test.py prints: open, closed, all in percent for both protocols, each with its ceiling and counts.
+def format_table(results, uncertain):
+    """The table that test.py prints: open, closed, all in percent for both protocols, each with its interval, ceiling and counts.
 
-    `results` maps protocol name to `table(...)`.
+    `results` maps protocol name to `table(...)`, `uncertain` to `intervals(...)`.
     """
     lines = [f"{'':18} {'open':>7} {'closed':>7} {'all':>7} {'ceiling':>8}   questions (open, closed)"]
     for name, scores in results.items():
         cells = [f"{scores[group]['score_percent']:>7.1f}" for group in ("OPEN", "CLOSED", "ALL")]
         lines.append(f"{name:18} {' '.join(cells)} {scores['ALL']['real_percent']:>8.1f}   {scores['ALL']['count']} "
                      f"({scores['OPEN']['count']}, {scores['CLOSED']['count']})")
+        spans = [f"{span[0]:.0f}-{span[1]:.0f}" if (span := uncertain[name][group]) else "" for group in ("OPEN", "CLOSED", "ALL")]
+        lines.append(f"{'  95% interval':18} {' '.join(f'{span:>7}' for span in spans)}")
     return "\n".join(lines)
+
+
+def read_predictions(path):
+    """The predictions of a results folder or of a predictions.json. Raises UserError for anything else."""
+    path = Path(path)
+    path = path / "predictions.json" if path.is_dir() else path
+    rows = read_json(path)
+    wanted = {"qid", "image", "truth", "correct", "answer_type", "phrase_type"}
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and wanted <= set(row) and row["correct"] in (0, 1) for row in rows):
+        raise UserError(f"{path} holds no predictions: name a folder that test.py wrote, or its predictions.json")
+    return rows
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description="Compare two runs on the same questions: paired bootstrap over images, McNemar's test.")
+    parser.add_argument("A", type=Path, help="results folder, or predictions.json")
+    parser.add_argument("B", type=Path, help="the other one")
+    args = parser.parse_args(arguments)
+    runs = [read_predictions(path) for path in (args.A, args.B)]
+    print(f"A: {args.A}\nB: {args.B}\n{'':25} {'questions':>9} {'A':>6} {'B':>6} {'A - B':>6}  {'95% interval':>14}  only A, only B right  McNemar p")
+    for name, title in PROTOCOLS.items():
+        for group, row in compare(*(protocol(rows, name) for rows in runs)).items():
+            low, high = row["interval"]
+            print(f"{title:16} {group.lower():8} {row['count']:>9} {row['scores'][0]:>6.1f} {row['scores'][1]:>6.1f} {row['difference']:>+6.1f}  "
+                  f"{f'{low:+.1f} to {high:+.1f}':>14}  {row['only first right']:>10}, {row['only second right']:<8} {row['mcnemar p']:>9.4f}")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -11,7 +11,7 @@ from pathlib import Path
 from base_model import VQAModel, is_official, load_official
 from dataset_RAD import find_data, set_question_len, split_validation, training_questions
 from engine import VERSION, Inputs, check_checkpoint, check_vocabulary, describe, encode_images, organ_logits, predict, read_checkpoint
-from scores import breakdown, format_table, protocol, table
+from scores import PROTOCOLS, breakdown, format_table, intervals, protocol, table
 from utils import UserError, choose_device, load_checkpoint, run_main, say, write_json
 
 HERE = Path(__file__).resolve().parent
@@ -123,14 +123,15 @@ def main():
     about = {"version": VERSION, "data": data.about(), "split": kept["split"],
              "checkpoint": str(path), "epoch": kept["epoch"], "model": model.fusion, "question_only": kept.get("question_only", False),
              "training_questions": len(training)}
-    results = {"freeform": table(protocol(rows, "freeform")), "freeform + para": table(protocol(rows, "all"))}
-    write_json(output / "results.json", results["freeform"] | about | {"protocol": "freeform", "groups": breakdown(protocol(rows, "freeform"))})
-    write_json(output / "results_all.json", results["freeform + para"] | about | {"protocol": "freeform + para",
-                                                                                  "groups": breakdown(protocol(rows, "all"))})
+    results = {title: table(protocol(rows, name)) for name, title in PROTOCOLS.items()}
+    uncertain = {title: intervals(protocol(rows, name)) for name, title in PROTOCOLS.items()}
+    for file, (name, title) in zip(("results.json", "results_all.json"), PROTOCOLS.items()):
+        write_json(output / file, results[title] | about | {
+            "protocol": title, "interval95_percent": uncertain[title], "groups": breakdown(protocol(rows, name))})
     write_json(output / "predictions.json", rows)
 
     say(f"{model.fusion}, {path}, epoch {kept['epoch']}; {data.name} ({data.digest}), {kept['split']} split; accuracy in %:")
-    say(format_table(results))
+    say(format_table(results, uncertain))
     twins = breakdown(rows)["twin"]
     say("of all: " + ", ".join(f"{key} a twin among the official split's training records {value['score_percent']:.1f} ({value['count']})"
                                for key, value in twins.items()))
