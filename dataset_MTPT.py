@@ -5,10 +5,12 @@
 A folder per organ, `abdomen`, `brain`, `chest`, each in one of two forms:
   classes: train/CLASS/*.png and val/CLASS/*.png, torchvision's ImageFolder;
   lists: train.txt and val.txt with a line `image mask` a pair, relative to the folder; or train.json and val.json, the same as
-  [[image, mask], ...], [{"image": ..., "mask": ...}, ...] or {image: mask}, with a class's name or number in place of a mask for classes.
+  [[image, mask], ...], [{"image": ..., "mask": ...}, ...], {image: mask} or {"image": [...], "mask": [...]}, with a class's name or
+  number in place of a mask for classes.
 Without a validation part every fifth image is held out. Class names of masks may stand in classes.txt, one a line, in order of value.
 """
 import argparse
+import os
 import random
 import warnings
 from collections import Counter
@@ -24,8 +26,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from dataset_RAD import PHANTOM_MARK, SIZE, cache_base, read_image, tokenize, training_questions, writable
-from utils import UserError, digest_files, read_json, run_main, say
+from dataset_RAD import PHANTOM_MARK, SIZE, cache_base, read_image, split_validation, tokenize, training_questions, writable
+from utils import UserError, digest_bytes, digest_files, read_json, run_main, say
 
 NAMES = ("abdomen", "brain", "chest")  # index = organ: ABD 0, HEAD 1, CHEST 2
 DATA_MTPT = Path(__file__).resolve().parent / "data_MTPT"
@@ -92,10 +94,13 @@ def load_organ_set(folder, organ):
     elif (folder / "train").is_dir():
         names = _subfolders(folder / "train")
         parts = {part: _read_folders(folder / part, names) if (folder / part).is_dir() else [] for part in ("train", "val")}
+    elif lists["val"]:
+        raise UserError(f"{folder} holds {lists['val'].name} and no {lists['val'].name.replace('val', 'train')}: put it beside")
     else:
         raise UserError(f"{folder} holds no organ set: neither train/ with a folder a class, nor train.txt or train.json was found")
     if names is not None:
-        index = {name: i for i, name in enumerate(names)}
+        index = {str(i): i for i in range(len(names))} if (folder / "classes.txt").is_file() and lists["train"] else {}  # by number
+        index |= {name: i for i, name in enumerate(names)}
         for part, samples in parts.items():
             for sample in samples:
                 if isinstance(sample.target, Path) or sample.target not in index:
@@ -110,17 +115,32 @@ def load_organ_set(folder, organ):
             raise UserError(f"{folder} has one class only, {names[0]}: at least two are needed")
     elif odd := [sample for sample in parts["val"] if not isinstance(sample.target, Path)]:
         raise UserError(f"{lists['val']}: {odd[0].image.name} has a class and the training images have masks")
-    elif len(parts["train"]) < 2:
-        raise UserError(f"{lists['train']} lists {len(parts['train'])} image, at least 2 are needed")
+    _check_once(parts)
     train, val = (parts["train"], parts["val"]) if parts["val"] else _hold_out(parts["train"])
+    if len(train) < 2:
+        raise UserError(f"{lists['train'] or folder / 'train'}: {len(train)} training image{'' if len(train) == 1 else 's'} beside those held out, "
+                        "at least 2 are needed: add some")
     classes = _check_files(folder, train, val, names)
     files = list(dict.fromkeys(path for sample in train + val for path in sample if isinstance(path, Path)))
+    listing = [f"{part} {sample.image.relative_to(folder)} {sample.target if names else sample.target.relative_to(folder)}"
+               for part, samples in (("train", train), ("val", val)) for sample in samples]
     return OrganSet(organ, "segmentation" if names is None else "classification", classes, train, val, folder.resolve(),
-                    (folder / PHANTOM_MARK).is_file(), digest_files(files))
+                    (folder / PHANTOM_MARK).is_file(), digest_bytes(digest_files(files), *classes, *listing))
+
+
+def _check_once(parts):
+    """Raise UserError for an image that is listed twice, or both for training and held out."""
+    seen = {}
+    for part, samples in parts.items():
+        for sample in samples:
+            if (path := sample.image.resolve()) in seen:
+                where = "twice" if seen[path] == part else "both for training and held out"
+                raise UserError(f"{sample.image} is listed {where}: held-out figures would be worth nothing, take one out")
+            seen[path] = part
 
 
 def _subfolders(folder):
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    names = sorted(_plain(path.name, folder) for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not names:
         raise UserError(f"{folder} has no class folders: put each class's images in a folder with the class's name")
     return names
@@ -135,8 +155,17 @@ def _read_folders(folder, names):
         found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
         if not found:
             raise UserError(f"{folder / name} is an empty class folder: put images in it ({', '.join(sorted(SUFFIXES))}) or take it out")
-        samples += [Sample(path, name) for path in found]
+        samples += [Sample(folder / _plain(str(path.relative_to(folder)), folder), name) for path in found]
     return samples
+
+
+def _plain(name, where):
+    """`name`, if it is text that can be written again. Raises UserError."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where}: the name {name[:200]!r} is not valid UTF-8; rename it") from None
+    return name
 
 
 def _read_list(path, folder):
@@ -155,11 +184,13 @@ def _read_list(path, folder):
         if len(row) != 2 or not isinstance(row[0], str) or not isinstance(row[1], (str, int)):
             raise UserError(f"{where}: an image and a mask are wanted (a tab between them where a name has spaces)")
         image, target = row[0].strip(), row[1].strip() if isinstance(row[1], str) else str(row[1])
-        is_mask = Path(target).suffix.lower() in SUFFIXES
+        is_mask = Path(_plain(target, where)).suffix.lower() in SUFFIXES
+        if not is_mask and "\0" not in target and os.path.isfile(folder / target):
+            raise UserError(f"{where}: {target} can't be read as a mask: PNG, BMP, GIF, TIFF or PPM files are wanted")
         for name in (image, target) if is_mask else (image,):
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise UserError(f"{where}: {name} leaves the data's folder; name files relative to {folder}")
-            if "\0" in name or not (folder / name).is_file():
+            if "\0" in _plain(name, where) or not os.path.isfile(folder / name):
                 raise UserError(f"{where}: {name[:200]!r} is not there; it is looked for in {folder}")
         if samples and is_mask != isinstance(samples[0].target, Path):
             raise UserError(f"{where}: either all entries have masks or all have classes")
@@ -175,6 +206,9 @@ def _json_rows(path):
     if isinstance(value, dict) and len(value) == 1 and isinstance(next(iter(value.values())), list):
         value = next(iter(value.values()))  # {"train": [...]}
     if isinstance(value, dict):
+        columns = list(value.values())
+        if len(columns) == 2 and all(isinstance(column, list) for column in columns) and len(columns[0]) == len(columns[1]):
+            return [list(pair) for pair in zip(*columns)]  # {"image": [...], "mask": [...]}
         return [list(pair) for pair in value.items()]
     if not isinstance(value, list):
         raise UserError(f"{path} must hold a list of pairs, of objects with image and mask, or one object of image: mask")
@@ -221,30 +255,31 @@ def _hold_out(samples):
 def _check_files(folder, train, val, names):
     """Decode every file once. Returns the class names. Raises UserError for the first that can't be used."""
     given = names or (_read_class_file(folder) if (folder / "classes.txt").is_file() else None)
-    highest, where = 1, None
-    for sample in tqdm(train + val, desc=f"checking {folder.name}", unit="image", leave=False, disable=None):
+    highest = [0, 0]  # of the training masks, of the held-out ones
+    for i, sample in enumerate(tqdm(train + val, desc=f"checking {folder.name}", unit="image", leave=False, disable=None)):
         read_checked(sample.image)
-        if isinstance(sample.target, Path):
-            mask = read_mask(sample.target)
-            with Image.open(sample.image) as image:
-                width, height = image.size
-            if mask.shape != (height, width):
-                raise UserError(f"{sample.target} is {mask.shape[1]} x {mask.shape[0]} pixels and its image {sample.image} {width} x {height}: "
-                                "they must be of one size")
-            if given and mask.max() >= len(given):
-                raise UserError(f"{sample.target} has the value {mask.max()}, and {folder / 'classes.txt'} names {len(given)} classes, 0 to {len(given) - 1}")
-            if mask.max() > highest:
-                highest, where = int(mask.max()), sample.target
-                if highest >= MAX_CLASSES:
-                    raise UserError(f"{where} has the value {highest}: a mask's values are classes, 0, 1, 2 and so on; where {highest + 1} "
-                                    "classes are meant, name them in classes.txt, one a line")
-    if given:
-        return given
-    seen = max(int(read_mask(sample.target).max()) for sample in train)
-    if highest > seen:
-        raise UserError(f"{where} has the value {highest}, and the training masks have classes 0 to {seen} only; mend it, or name the classes in "
-                        f"{folder / 'classes.txt'}, one a line")
-    return ["background", *(f"class {i}" for i in range(1, highest + 1))]
+        if not isinstance(sample.target, Path):
+            continue
+        mask = read_mask(sample.target)
+        value = int(mask.max())
+        with Image.open(sample.image) as image:
+            width, height = image.size
+        if mask.shape != (height, width):
+            raise UserError(f"{sample.target} is {mask.shape[1]} x {mask.shape[0]} pixels and its image {sample.image} {width} x {height}: "
+                            "they must be of one size")
+        if given and value >= len(given):
+            raise UserError(f"{sample.target} has the value {value}, and {folder / 'classes.txt'} names {len(given)} classes, 0 to {len(given) - 1}")
+        if not given and value >= MAX_CLASSES:
+            raise UserError(f"{sample.target} has the value {value}: a mask's values are classes, 0, 1, 2 and so on; where {value + 1} "
+                            "classes are meant, name them in classes.txt, one a line")
+        if not given and i >= len(train) and value > highest[0]:
+            raise UserError(f"{sample.target} has the value {value}, and the training masks have none above {highest[0]}; mend it, or name the "
+                            f"classes in {folder / 'classes.txt'}, one a line")
+        highest[i >= len(train)] = max(value, highest[i >= len(train)])
+    if names is None and not all(highest):
+        raise UserError(f"{folder}: all {'training' if not highest[0] else 'held-out'} masks are 0 everywhere, background: there is nothing to learn "
+                        "or to measure")
+    return given or ["background", *(f"class {i}" for i in range(1, highest[0] + 1))]
 
 
 def read_checked(path, size=SIZE):
@@ -269,7 +304,7 @@ def read_mask(path):
     if mask.ndim == 3 and mask.shape[2] >= 3 and (mask[..., :1] == mask[..., :3]).all():
         mask = mask[..., 0]
     if mask.ndim != 2 or mask.dtype.kind not in "bui":
-        raise UserError(f"{path} is a colour picture ({mode}): a mask has one channel, and its values are classes")
+        raise UserError(f"{path} is a colour picture or has fractions ({mode}): a mask has one channel, and its values are classes")
     if mask.max() > 255 or mask.min() < 0:
         raise UserError(f"{path} has the value {mask.max() if mask.max() > 255 else mask.min()}: a mask's values are classes, 0 to 255 at most")
     return mask.astype(np.uint8)
@@ -282,6 +317,8 @@ def _phantom():
         if all((base / "phantom" / name / PHANTOM_MARK).is_file() for name in NAMES):
             return base / "phantom"
     home = DATA_MTPT if writable(DATA_MTPT) else cache_base() / "MTPT"
+    if (home / "phantom").exists():
+        raise UserError(f"{home / 'phantom'} is not whole: remove it, and it is drawn again")
     phantom_MTPT.draw_organs(home / "phantom")
     return home / "phantom"
 
@@ -304,33 +341,29 @@ class Entry(NamedTuple):
     question: str
 
 
-def compatibility_entries(data):
-    """The distinct training questions of VQA data with their organs (DESIGN section 7): a list of Entry in order of first occurrence.
+def compatibility_entries(data, fraction=0.1, seed=0):
+    """The distinct training questions of VQA data with their organs (DESIGN section 7): (for training, held out), lists of Entry.
 
-    Two questions are one when their words are. The "clean" training part is used, so that one pre-training serves both splits.
+    Two questions are one when their words are. The "clean" training part is used, so that one pre-training serves both splits. Held
+    out are the questions of train.py's validation part (`split_validation`, which keeps rewordings together) that training has not.
     """
-    entries = {}
-    for question in training_questions(data, "clean"):
-        words = " ".join(tokenize(question.question))
-        tokens, organs, text = entries.get(words, (question.tokens, set(), question.question))
-        entries[words] = (tokens, organs | {question.organ}, text)
-    return [Entry(tokens, frozenset(organs), text) for tokens, organs, text in entries.values()]
-
-
-def split_entries(entries, fraction=0.1, seed=0):
-    """(for training, held out): a tenth of the entries, drawn at random, is never seen in pre-training."""
-    held = set(random.Random(seed).sample(range(len(entries)), max(1, round(fraction * len(entries)))))
-    return [entry for i, entry in enumerate(entries) if i not in held], [entry for i, entry in enumerate(entries) if i in held]
+    questions = training_questions(data, "clean")
+    parts = [{" ".join(tokenize(q.question)): q for q in reversed(part)} for part in split_validation(questions, fraction, "clean", seed)]
+    organs = {}
+    for question in questions:
+        organs.setdefault(" ".join(tokenize(question.question)), set()).add(question.organ)
+    return tuple([Entry(part[words].tokens, frozenset(organs[words]), part[words].question) for words in organs if words in part and words not in other]
+                 for part, other in zip(parts, ({}, parts[0])))
 
 
 # ---------------------------------------------------------------- tensors
 
 class OrganImages(Dataset):
-    """Images, targets and questions: item -> (image uint8 (224, 224, 3), target, tokens (12,) int64, compatible 0 or 1).
+    """Images, targets and questions: item -> (image uint8 (224, 224, 3), target, tokens (T,) int64, compatible 0 or 1).
 
     target: mask int64 (224, 224) or class. A key is (epoch, index): what is drawn for it (crop, rotation, question) depends on
     (seed, epoch, index) alone, not on the worker. With `augment`: resize to 232, random crop 224, rotation within 15 degrees, the mask
-    along with its image; no flips, because left and right are answers. Without: resize to 224. `entries` empty: no question, zeros.
+    along with its image; no flips, because left and right are answers. Without: resize to 224. `entries` empty: no question, one 0 as tokens.
     """
 
     def __init__(self, samples, organ, entries, seed=0, augment=True):
@@ -363,7 +396,9 @@ class OrganImages(Dataset):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Check the organ sets and print what they hold.")
     parser.add_argument("--MTPT_dir", metavar="DIR", help="folder with abdomen/, brain/ and chest/ (default: data_MTPT)")
-    for one in find_organ_sets(parser.parse_args(arguments).MTPT_dir).values():
+    folder = parser.parse_args(arguments).MTPT_dir
+    there = [name for name in NAMES if (Path(folder or DATA_MTPT) / name).is_dir()]
+    for one in find_organ_sets(folder, there or NAMES).values():
         print(f"{one.organ}: {one.task}, {len(one.train):,} training and {len(one.val):,} held-out images, {len(one.classes)} classes "
               f"({', '.join(one.classes)}); {one.folder} ({one.digest})")
 

@@ -56,13 +56,13 @@ def test_lists_with_masks(abdomen):
     assert mtpt.load_organ_set(abdomen, "abdomen").classes == ["background", "liver", "spleen", "kidney"]
 
 
-@pytest.mark.parametrize("form", ["pairs", "objects", "mapping", "wrapped"])
+@pytest.mark.parametrize("form", ["pairs", "objects", "mapping", "wrapped", "columns"])
 def test_json_lists_are_the_same(abdomen, form):
     expected = mtpt.load_organ_set(abdomen, "abdomen")
     for part in ("train", "val"):
         pairs = [line.split() for line in (abdomen / f"{part}.txt").read_text().splitlines()]
         value = {"pairs": pairs, "objects": [{"image": image, "mask": mask} for image, mask in pairs], "mapping": dict(pairs),
-                 "wrapped": {part: pairs}}[form]
+                 "wrapped": {part: pairs}, "columns": {"image": [image for image, _ in pairs], "mask": [mask for _, mask in pairs]}}[form]
         (abdomen / f"{part}.json").write_text(json.dumps(value))
         (abdomen / f"{part}.txt").unlink()
     assert mtpt.load_organ_set(abdomen, "abdomen") == expected
@@ -84,9 +84,28 @@ def test_a_list_of_classes(brain):
     assert all((sample.target == 1) == ("tumour" in str(sample.image)) for sample in one.train + one.val)
 
 
+def test_the_digest_tells_labels_parts_and_names(brain, abdomen):
+    digests = {mtpt.load_organ_set(abdomen, "abdomen").digest}
+    (abdomen / "classes.txt").write_text("background\nliver\nspleen\n")
+    digests.add(mtpt.load_organ_set(abdomen, "abdomen").digest)
+    lines = (abdomen / "train.txt").read_text().splitlines(), (abdomen / "val.txt").read_text().splitlines()
+    (abdomen / "train.txt").write_text("\n".join(lines[0] + lines[1][:1]))
+    (abdomen / "val.txt").write_text("\n".join(lines[1][1:]))
+    digests.add(mtpt.load_organ_set(abdomen, "abdomen").digest)
+    rows = [[f"train/{name}/{i}.png", name] for name in ("tumour", "normal") for i in range(3)]
+    for swap in (False, True):
+        (brain / "train.json").write_text(json.dumps([[image, {"tumour": "normal", "normal": "tumour"}[name] if swap else name] for image, name in rows]))
+        digests.add(mtpt.load_organ_set(brain, "brain").digest)
+    (brain / "classes.txt").write_text("tumour\nnormal\n")
+    (brain / "train.json").write_text(json.dumps([[image, ["tumour", "normal"].index(name)] for image, name in rows]))  # by number
+    one = mtpt.load_organ_set(brain, "brain")
+    assert one.classes == ["tumour", "normal"] and all((sample.target == 0) == ("tumour" in str(sample.image)) for sample in one.train)
+    assert len(digests | {one.digest}) == 6
+
+
 def test_without_a_validation_part_a_fifth_is_held_out(abdomen):
     (abdomen / "val.txt").unlink()
-    (abdomen / "train.txt").write_text("".join(f"images/{i % 6}.png masks/{i % 6}.png\n" for i in range(6)))
+    (abdomen / "train.txt").write_text("".join(f"images/{i}.png masks/{i}.png\n" for i in range(6)))
     one = mtpt.load_organ_set(abdomen, "abdomen")
     assert [len(one.train), len(one.val)] == [5, 1] and one.val[0] not in one.train
 
@@ -137,6 +156,48 @@ def spoil_json(folder):
     (folder / "train.json").write_text('[["images/1.png", {"a": 1}]]')
 
 
+def spoil_twice(folder):
+    (folder / "val.txt").write_text("images/1.png masks/1.png\n")
+
+
+def spoil_all_background(folder):
+    for path in (folder / "masks").iterdir():
+        Image.fromarray(np.zeros((30, 40), np.uint8)).save(path)
+
+
+def spoil_new_class_in_val(folder):
+    for i in range(4):
+        Image.fromarray(np.zeros((30, 40), np.uint8)).save(folder / "masks" / f"{i}.png")
+
+
+def spoil_two_slices(folder):
+    (folder / "val.txt").unlink()
+    (folder / "train.txt").write_text("images/1.png masks/1.png\nimages/2.png masks/2.png\n")
+
+
+def spoil_form(folder):
+    np.save(folder / "masks" / "1.npy", np.zeros(3))
+    (folder / "train.txt").write_text("images/1.png masks/1.npy\nimages/2.png masks/2.png\n")
+
+
+def spoil_val_alone(folder):
+    (folder / "train.txt").unlink()
+
+
+def spoil_long_name(folder):
+    (folder / "train.txt").write_text(f"images/{'x' * 400}.png masks/1.png\n")
+
+
+def spoil_surrogate(folder):
+    (folder / "train.txt").unlink()
+    (folder / "train.json").write_text('[["images/\\ud800.png", "masks/1.png"]]')
+
+
+def spoil_fractions(folder):
+    Image.fromarray(np.full((30, 40), 0.5, np.float32)).save(folder / "masks" / "1.tiff")
+    (folder / "train.txt").write_text("images/1.png masks/1.tiff\nimages/2.png masks/2.png\n")
+
+
 def spoil_jpeg(folder):
     Image.fromarray(np.zeros((30, 40), np.uint8)).save(folder / "masks" / "1.jpg")
     (folder / "train.txt").write_text("images/1.png masks/1.jpg\nimages/2.png masks/2.png\n")
@@ -146,7 +207,10 @@ def spoil_jpeg(folder):
     (spoil_mask_size, "masks/2.png", "41 x 30"), (spoil_mask_value, "masks/5.png", "value 3"), (spoil_named_value, "masks/0.png", "value 2"),
     (spoil_binary, "masks/1.png", "value 255"), (spoil_colour, "masks/1.png", "colour"), (spoil_image, "images/3.png", "damaged"),
     (spoil_missing, "train.txt, line 4", "images/3.png"), (spoil_outside, "train.txt, line 1", "leaves"), (spoil_line, "train.txt, line 2", "mask"),
-    (spoil_one_slice, "train.txt", "at least 2"), (spoil_json, "train.json, entry 1", "mask"), (spoil_jpeg, "masks/1.jpg", "mask")])
+    (spoil_one_slice, "train.txt", "at least 2"), (spoil_json, "train.json, entry 1", "mask"), (spoil_jpeg, "masks/1.jpg", "mask"),
+    (spoil_twice, "images/1.png", "both"), (spoil_all_background, "abdomen", "background"), (spoil_new_class_in_val, "masks/4.png", "value 2"),
+    (spoil_two_slices, "train.txt", "at least 2"), (spoil_form, "train.txt, line 1", "PNG"), (spoil_val_alone, "val.txt", "no train.txt"),
+    (spoil_long_name, "train.txt, line 1", "not there"), (spoil_surrogate, "train.json, entry 1", "UTF-8"), (spoil_fractions, "masks/1.tiff", "fractions")])
 def test_bad_masks_and_lists(abdomen, spoil, file, words):
     spoil(abdomen)
     with pytest.raises(UserError) as error:
@@ -183,7 +247,7 @@ def test_a_folder_without_sets(brain, tmp_path):
 def lopsided(tmp_path):
     """A set whose pictures show their masks: a bright bar in the left half, upright, off the centre."""
     mask = np.zeros((100, 100), np.uint8)
-    mask[20:80, 20:30] = 1
+    mask[20:60, 20:30] = 1  # neither half is the other's mirror image
     folder = tmp_path / "abdomen"
     for name, value in (("image", mask * 200), ("mask", mask)):
         folder.mkdir(exist_ok=True)
@@ -193,7 +257,7 @@ def lopsided(tmp_path):
 
 def test_augmentation_moves_mask_and_image_together_and_never_flips(lopsided):
     images = mtpt.OrganImages(lopsided, "abdomen", [], seed=3)
-    angles, centres = [], []
+    angles, centres, heights = [], [], []
     for epoch in range(60):
         image, mask, _, _ = images[epoch, 0]
         assert image.shape == (224, 224, 3) and image.dtype == torch.uint8 and mask.shape == (224, 224) and mask.dtype == torch.int64
@@ -204,7 +268,8 @@ def test_augmentation_moves_mask_and_image_together_and_never_flips(lopsided):
         centres.append(x.mean())
         covariance = np.cov(x, y)
         angles.append(math.degrees(0.5 * math.atan2(2 * covariance[0, 1], covariance[1, 1] - covariance[0, 0])))  # of the bar to upright
-    assert max(centres) < 112 and np.std(centres) > 2
+        heights.append(y.mean())
+    assert max(centres) < 112 and max(heights) < 112 and np.std(centres) > 2
     assert max(map(abs, angles)) < 16 and max(angles) > 9 and min(angles) < -9
 
 
@@ -237,31 +302,54 @@ def test_held_out_images_are_not_augmented(lopsided):
     assert np.array_equal(image, whole) and torch.equal(mask, images[7, 0][1]) and label == 0
 
 
+def words_of(entries):
+    return {" ".join(tokenize(entry.question)) for entry in entries}
+
+
 def test_entries_are_distinct_questions_with_their_organs(tiny):
     data = find_data(tiny, say=lambda _: None)
-    entries = mtpt.compatibility_entries(data)
-    train, test = convert_public(json.loads((tiny / "VQA_RAD Dataset Public.json").read_text()))
+    train, held = mtpt.compatibility_entries(data, seed=2)
+    records, test = convert_public(json.loads((tiny / "VQA_RAD Dataset Public.json").read_text()))
     tested = {record["qid"] for record in test}
-    expected = {}
-    for record in train:
+    organs = {}
+    for record in records:
         if record["phrase_type"] != "frame" or record["qid"] - 1 not in tested:
-            expected.setdefault(" ".join(tokenize(record["question"])), set()).add(["ABD", "HEAD", "CHEST"].index(record["image_organ"]))
-    assert {" ".join(tokenize(entry.question)): set(entry.organs) for entry in entries} == expected and len(entries) == len(expected)
-    assert any(len(entry.organs) > 1 for entry in entries) and any(len(entry.organs) == 1 for entry in entries)
-    seen, held = mtpt.split_entries(entries)
-    assert len(held) == round(len(entries) / 10) and set(seen).isdisjoint(held) and set(seen) | set(held) == set(entries)
+            organs.setdefault(" ".join(tokenize(record["question"])), set()).add(["ABD", "HEAD", "CHEST"].index(record["image_organ"]))
+    for entry in train + held:
+        assert set(entry.organs) == organs[" ".join(tokenize(entry.question))]
+    assert len(words_of(train)) == len(train) and len(words_of(held)) == len(held) and words_of(train).isdisjoint(words_of(held))
+    assert any(len(entry.organs) > 1 for entry in train) and any(len(entry.organs) == 1 for entry in train)
+    assert mtpt.compatibility_entries(data, seed=2) == (train, held)
 
 
-def test_no_test_rewording_becomes_an_entry():
+def real_data():
     folder = SHARED / "vqa_rad"
     if not folder.is_dir():
         pytest.skip(f"{folder} is absent: the real data are not shipped with the program")
-    data = find_data(folder, say=lambda _: None)
+    return find_data(folder, say=lambda _: None)
+
+
+def test_no_test_rewording_becomes_an_entry():
+    data = real_data()
     tested = {question.qid for question in data.test}
     leaks = {" ".join(tokenize(q.question)) for q in data.train if q.phrase_type == "frame" and q.qid - 1 in tested}
     others = {" ".join(tokenize(q.question)) for q in data.train if not (q.phrase_type == "frame" and q.qid - 1 in tested)}
-    entries = {" ".join(tokenize(entry.question)) for entry in mtpt.compatibility_entries(data)}
-    assert entries == others and len(leaks - others) > 50
+    train, held = mtpt.compatibility_entries(data)
+    assert words_of(train + held) <= others and len(leaks - others) > 50 and len(train) > 1400
+
+
+def test_held_out_entries_have_no_rewording_in_training():
+    """A rewording: a neighbour in qid order on the same image with the same answer (DESIGN 1 and 3.1)."""
+    data = real_data()
+    train, held = mtpt.compatibility_entries(data)
+    known = words_of(train)
+    by_qid = {q.qid: q for q in data.train if q.phrase_type != "frame"}
+    reworded = set()
+    for question in by_qid.values():
+        near = [by_qid[question.qid + step] for step in (-1, 1) if question.qid + step in by_qid]
+        if any(n.image == question.image and n.answer == question.answer and " ".join(tokenize(n.question)) in known for n in near):
+            reworded.add(" ".join(tokenize(question.question)))
+    assert len(held) > 80 and len(words_of(held) & reworded) <= 2  # two: a neighbour's words also occur on another image
 
 
 def test_the_real_sets():
