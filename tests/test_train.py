@@ -17,7 +17,7 @@ from scores import protocol, table
 from utils import UserError, run_main
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ["--num_hid", "64", "--gpu", "-1", "--encoder", "efficientnet_lite0", "--precision", "float32"]
+SMALL = ["--num_hid", "64", "--gpu", "-1", "--encoder", "efficientnet_lite0", "--precision", "float32", "--no-mtpt"]
 
 
 def call(script, *arguments, **environment):
