@@ -296,6 +296,36 @@ def describe(questions, probabilities, data, split, training):
     return rows
 
 
+def find_checkpoint(path, epoch, runs):
+    """The checkpoint file and the run's name for --input and --epoch; `runs`: the folder whose newest run it is without --input.
+
+    Raises UserError, listing what there is.
+    """
+    if path is None:
+        found = sorted(runs.glob("*/best.pth"), key=lambda file: file.stat().st_mtime)
+        if not found:
+            raise UserError(f"{runs} holds no run yet: run ./train.sh first, or name a run or a checkpoint with --input")
+        path = found[-1].parent
+    if path.is_file():
+        if epoch is not None:
+            raise UserError(f"--epoch is for run folders, and --input {path} is a file")
+        in_run = (path.parent / "run.json").is_file()
+        return path, f"{path.resolve().parent.name}{'' if path.name == 'best.pth' else '_' + path.stem}" if in_run else path.stem
+    if not path.is_dir():
+        raise UserError(f"no such run folder or checkpoint: {path}")
+    if epoch is None:
+        if not (path / "best.pth").is_file():
+            raise UserError(f"{path} holds no best.pth: it is not a run folder, or its first epoch has not ended yet")
+        return path / "best.pth", path.resolve().name
+    found = {}
+    for file in [*sorted(path.glob("epoch_*.pth")), path / "last.pth", path / "best.pth"]:
+        if file.is_file():
+            found[read_checkpoint(file)["epoch"]] = file
+    if epoch not in found:
+        raise UserError(f"{path} has no checkpoint of epoch {epoch}; there are: {', '.join(map(str, sorted(found))) or 'none'}")
+    return found[epoch], f"{path.resolve().name}_epoch_{epoch}"
+
+
 def read_checkpoint(path):
     """A checkpoint of ours from its file, or from a run's folder its best one. Raises UserError as `check_checkpoint` does."""
     path = path / "best.pth" if path.is_dir() else path

@@ -361,7 +361,7 @@ def draw_masks(path, organ_set, predicted, results):
     shown = len(predicted)
     held = OrganImages(organ_set.val, organ_set.organ, [], augment=False)
     colours = matplotlib.colors.ListedColormap(["black", *(plt.get_cmap("tab20")(i % 20) for i in range(len(organ_set.classes) - 1))])
-    figure, axes = plt.subplots(shown, 3, figsize=(8.2, 2.45 * shown + 0.9), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(shown, 3, figsize=(8.2, 2.15 * shown + 0.7), squeeze=False, layout="constrained")
     for row in range(shown):
         image, mask, _, _ = held[0, row]
         for axis, title, picture in zip(axes[row], ("image", "true mask", "predicted mask"), (image, mask, predicted[row])):
@@ -389,7 +389,7 @@ def draw_confusion(path, organ_set, table):
     for row in range(count if count <= 25 else 0):  # more than that can't be read
         for column in range(count):
             text = f"{share[row, column]:.0f}%" + ("" if organ_set.task == "segmentation" else f"\n{int(table[row, column])}")
-            axis.text(column, row, text if table[row].sum() else "", ha="center", va="center", fontsize=9 if count < 8 else 7,
+            axis.text(column, row, text if share[row, column] >= 0.5 else "", ha="center", va="center", fontsize=9 if count < 8 else 7,
                       color="white" if share[row, column] > 55 else "black")
     every = -(-count // 50)
     axis.set_xticks(range(0, count, every), organ_set.classes[::every], rotation=45, ha="right")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from base_model import VQAModel, is_official, load_official
 from dataset_RAD import find_data, set_question_len, split_validation, training_questions
-from engine import VERSION, Inputs, check_checkpoint, check_vocabulary, describe, encode_images, organ_logits, predict, read_checkpoint
+from engine import VERSION, Inputs, check_checkpoint, check_vocabulary, describe, encode_images, find_checkpoint, organ_logits, predict
 from scores import PROTOCOLS, breakdown, format_table, intervals, protocol, table
 from utils import UserError, choose_device, load_checkpoint, run_main, say, write_json
 
@@ -41,33 +41,6 @@ def parse_args(arguments=None):
     return args
 
 
-def find_checkpoint(path, epoch):
-    """The checkpoint file and the run's name for --input and --epoch. Raises UserError listing what there is."""
-    if path is None:
-        runs = sorted((HERE / "saved_models").glob("*/best.pth"), key=lambda file: file.stat().st_mtime)
-        if not runs:
-            raise UserError("saved_models/ holds no run yet: run ./train.sh first, or name a run or a checkpoint with --input")
-        path = runs[-1].parent
-    if path.is_file():
-        if epoch is not None:
-            raise UserError(f"--epoch is for run folders, and --input {path} is a file")
-        in_run = (path.parent / "run.json").is_file()
-        return path, f"{path.resolve().parent.name}{'' if path.name == 'best.pth' else '_' + path.stem}" if in_run else path.stem
-    if not path.is_dir():
-        raise UserError(f"no such run folder or checkpoint: {path}")
-    if epoch is None:
-        if not (path / "best.pth").is_file():
-            raise UserError(f"{path} holds no best.pth: it is not a run folder, or its first epoch has not ended yet")
-        return path / "best.pth", path.resolve().name
-    found = {}
-    for file in [*sorted(path.glob("epoch_*.pth")), path / "last.pth", path / "best.pth"]:
-        if file.is_file():
-            found[read_checkpoint(file)["epoch"]] = file
-    if epoch not in found:
-        raise UserError(f"{path} has no checkpoint of epoch {epoch}; there are: {', '.join(map(str, sorted(found))) or 'none'}")
-    return found[epoch], f"{path.resolve().name}_epoch_{epoch}"
-
-
 def load_model(path, args):
     """The model in eval mode and its checkpoint, ours or an official one (then: no dictionary, no answers in it)."""
     state = load_checkpoint(path)
@@ -95,7 +68,7 @@ def check_official_sizes(model, data, path):
 def main():
     args = parse_args()
     device = choose_device(args.gpu)
-    path, run = find_checkpoint(args.input, args.epoch)
+    path, run = find_checkpoint(args.input, args.epoch, HERE / "saved_models")
     model, kept = load_model(path, args)
     official = kept.get("official", False)
     if args.RAD_dir is None and kept["data"]:

@@ -127,6 +127,34 @@ def test_other_models_from_start_to_scores(arguments, tiny, tmp_path, monkeypatc
         assert len({(row["question"], row["answer"]) for row in rows}) == len({row["question"] for row in rows})
 
 
+def test_what_lies_on_the_disk_does_not_matter_to_a_checkpoint(run, tiny, monkeypatch):
+    """Resumed or continued, encoders and word vectors come from the checkpoint, whatever could be found now."""
+    def found(*_):
+        raise AssertionError("looked for start weights")
+    monkeypatch.setattr(train, "choose_encoders", found)
+    monkeypatch.setattr(train, "find_embedding", found)
+    kept = engine.read_checkpoint(run / "last.pth")
+    args = train.parse_args([*SMALL, "--encoder", "auto"])
+    model, arguments, description = train.build_model(args, find_data(tiny, say=lambda _: None), True, kept)
+    assert arguments == kept["model_arguments"] and arguments["shared"] and "ImageNet" in description
+    model.load_state_dict(kept["model"])
+
+
+def test_a_shared_encoder_becomes_three(run):
+    """A frozen run's checkpoint, taken on with encoders that are trained, gives the same answers before the first step."""
+    shared = engine.read_checkpoint(run / "best.pth")
+    apart = train.unshare(shared)
+    models = []
+    for state in (shared, apart):
+        models.append(evaluate.VQAModel(**state["model_arguments"]).eval())
+        models[-1].load_state_dict(state["model"])
+    assert len(models[0].image.encoders) == 1 and len(models[1].image.encoders) == 3
+    torch.manual_seed(0)
+    images, questions = torch.randn(2, 3, 224, 224), torch.randint(0, 20, (2, 12))
+    with torch.inference_mode():
+        assert torch.allclose(models[0](images, questions).logits, models[1](images, questions).logits, atol=1e-5)
+
+
 def test_resuming_with_other_settings_is_refused(run, tiny, fails):
     line = fails("train.py", "--RAD_dir", tiny, "--epochs", 3, "--output", run, "--resume", *SMALL, "--split", "clean")
     assert "--split official (then) and clean (now)" in line
