@@ -1,4 +1,4 @@
-"""Evaluate a trained model on the test questions: prints the score table of both protocols, writes results/<run>/.
+"""Evaluate a trained model on the test questions: prints the score table of both protocols, writes results/<run>/ with its report.html.
 
     python test.py                                   the newest run in saved_models/
     python test.py --input saved_models/RUN --epoch N
@@ -11,6 +11,7 @@ from pathlib import Path
 from base_model import VQAModel, is_official, load_official
 from dataset_RAD import find_data, set_question_len, split_validation, training_questions
 from engine import VERSION, Inputs, check_checkpoint, check_vocabulary, describe, encode_images, find_checkpoint, organ_logits, predict
+from report import make_report
 from scores import PROTOCOLS, breakdown, format_table, intervals, protocol, table
 from utils import UserError, choose_device, load_checkpoint, run_main, say, write_json
 
@@ -102,6 +103,7 @@ def main():
         write_json(output / file, results[title] | about | {
             "protocol": title, "interval95_percent": uncertain[title], "groups": breakdown(protocol(rows, name))})
     write_json(output / "predictions.json", rows)
+    make_report(output, data, model, inputs)
 
     say(f"{model.fusion}, {path}, epoch {kept['epoch']}; {data.name} ({data.digest}), {kept['split']} split; accuracy in %:")
     say(format_table(results, uncertain))
@@ -114,7 +116,7 @@ def main():
     if data.phantom:
         say("PHANTOM DATA: these scores say that the program works, and nothing about radiology.")
     shown = output.resolve()
-    say(f"written: {shown.relative_to(Path.cwd()) if shown.is_relative_to(Path.cwd()) else shown}/ (results.json, results_all.json, predictions.json)")
+    say(f"written: {shown.relative_to(Path.cwd()) if shown.is_relative_to(Path.cwd()) else shown}/ (report.html, results.json, results_all.json, predictions.json)")
 
 
 if __name__ == "__main__":

@@ -79,6 +79,9 @@ def test_evaluation(run, tiny, tmp_path):
     rows = json.loads((tmp_path / "predictions.json").read_text())
     data = find_data(tiny, say=lambda _: None)
     assert len(rows) == len(data.test) == both["ALL"]["count"]
+    assert all(span[0] <= results[group]["score_percent"] <= span[1] for group, span in results["interval95_percent"].items())
+    page = (tmp_path / "report.html").read_text()
+    assert "PHANTOM" in page and page.count("<img") > 40
     assert set(results["ALL"]) == {"count", "real", "true", "real_percent", "score", "score_percent"}
     assert results["data"]["digest"] == data.digest and results["data"]["name"] == "phantom set"
     freeform = [row for row in rows if row["phrase_type"] == "freeform"]
