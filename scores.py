@@ -146,6 +146,16 @@ def format_table(results, uncertain):
     return "\n".join(lines)
 
 
+def mean_and_spread(tables):
+    """Over the tables of several seeds: {group: {"mean", "spread", "scores"}} in percent, the spread a sample standard deviation."""
+    out = {}
+    for group in GROUPS:
+        values = [100 * one[group]["score"] for one in tables]
+        out[group] = {"mean": round(float(np.mean(values)), 2), "spread": round(float(np.std(values, ddof=1)), 2),
+                      "scores": [round(value, 2) for value in values]}
+    return out
+
+
 def read_predictions(path):
     """The predictions of a results folder or of a predictions.json. Raises UserError for anything else."""
     path = Path(path)

@@ -7,6 +7,7 @@ import argparse
 import datetime
 import platform
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from base_model import CHANNELS, ORGAN_ENCODERS, VQAModel
 from dataset_RAD import EMBEDDING_DIMS, QUESTION_LEN, find_data, find_embedding, set_question_len, split_validation, training_questions
 from engine import (Inputs, batches, check_checkpoint, check_vocabulary, collate, encode_images, fit, image_organs, image_reader, image_type_accuracy,
                     imagenet_start, load_part, organ_logits, predict, read_checkpoint, restore, train_image_type, vqa_loss)
-from utils import UserError, choose_device, choose_precision, load_checkpoint, run_main, say, set_seed, write_json
+from scores import PROTOCOLS, mean_and_spread
+from utils import UserError, choose_device, choose_precision, load_checkpoint, read_json, run_main, say, set_seed, write_json
 
 HERE = Path(__file__).resolve().parent
 MTPT_FILES = {"abd_model_path": "abdomen.pth", "brain_model_path": "brain.pth", "chest_model_path": "chest.pth",
@@ -74,6 +76,7 @@ def parse_args(arguments=None):
     group.add_argument("--lr", type=float, default=0.005, help="base rate of Adamax")
     group.add_argument("--clip_norm", type=float, default=0.25, help="gradient norm, over all parameters")
     group.add_argument("--seed", type=int, default=0, help="of everything random")
+    group.add_argument("--seeds", type=int, default=1, help="train and evaluate so many times, with --seed and the next ones, and report mean and spread")
     group.add_argument("--gpu", type=int, default=argparse.SUPPRESS, help="CUDA device, -1 for the CPU (default: the first GPU if any)")
     group.add_argument("--precision", choices=["auto", "float32", "bf16"], default="auto",
                        help="bf16: autocast; auto: bf16 where the processor or GPU multiplies it natively")
@@ -97,6 +100,8 @@ def check(args):
     for name in ("batch_size", "question_len", "num_hid", "num_stacks", "gamma"):
         if getattr(args, name) < (2 if name == "batch_size" else 1):
             raise UserError(f"--{name} {getattr(args, name)} is too small")
+    if args.seeds < 1:
+        raise UserError(f"--seeds {args.seeds}: at least 1 is wanted")
     for name in ("lr", "clip_norm"):
         if not getattr(args, name) > 0:
             raise UserError(f"--{name} {getattr(args, name)}: a positive number is wanted")
@@ -247,6 +252,36 @@ def check_resumable(state, identity, path):
         raise UserError(f"{path} can't go on with other settings: {listed}")
 
 
+def train_seeds(args):
+    """`--seeds`: a run and its evaluation for each seed, in processes of their own, then results/<run>/seeds.json with mean and spread.
+
+    Returns the exit code of the first that fails, else 0. With --resume, what is done stays and what was interrupted goes on.
+    """
+    own = argparse.ArgumentParser(add_help=False)
+    for name in ("--seeds", "--seed", "--output"):
+        own.add_argument(name)
+    _, rest = own.parse_known_args(sys.argv[1:])
+    base = args.output or HERE / "saved_models" / run_name(args)
+    results = HERE / "results" / base.resolve().name
+    tables = {title: [] for title in PROTOCOLS.values()}
+    for seed in range(args.seed, args.seed + args.seeds):
+        output, evaluated = (Path(f"{folder}_seed{seed}") for folder in (base, results))
+        begun = (output / "last.pth").exists()
+        for command in (["train.py", *(argument for argument in rest if argument != "--resume" or begun), "--seed", seed, "--output", output],
+                        ["test.py", "--input", output, "--output", evaluated, *(["--gpu", args.gpu] if args.gpu is not None else [])]):
+            say(f"--- {' '.join(map(str, command))}")
+            if code := subprocess.run([sys.executable, HERE / command[0], *map(str, command[1:])]).returncode:
+                return code if code > 0 else 128 - code
+        for file, title in zip(("results.json", "results_all.json"), PROTOCOLS.values()):
+            tables[title].append(read_json(evaluated / file))
+    summary = {title: mean_and_spread(found) for title, found in tables.items()}
+    write_json(results / "seeds.json", {"seeds": list(range(args.seed, args.seed + args.seeds)), "arguments": list(map(str, rest))} | summary)
+    say(f"{args.seeds} seeds, mean and standard deviation in %: " + "; ".join(
+        title + " " + ", ".join(f"{group.lower()} {one['mean']:.1f} ± {one['spread']:.1f}" for group, one in groups.items()) for title, groups in summary.items()))
+    say(f"written: {results / 'seeds.json'}")
+    return 0
+
+
 def run_name(args):
     return f"{args.model}{'_question_only' if args.question_only else ''}_{args.split}_{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
@@ -254,6 +289,8 @@ def run_name(args):
 def main():
     args = parse_args()
     device = choose_device(args.gpu)
+    if args.seeds > 1:
+        return train_seeds(args)
     output = args.output or HERE / "saved_models" / run_name(args)
     if (output / "last.pth").exists() and not args.resume:
         raise UserError(f"{output} holds a run already: name another --output, or --resume to go on with it")

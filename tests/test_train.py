@@ -197,6 +197,32 @@ def test_errors_from_a_shell_have_no_traceback(tmp_path):
     assert call("train.py", "--no_such_thing").returncode == 2
 
 
+def test_seeds_are_trained_evaluated_and_summed_up(tiny, tmp_path, monkeypatch, capsys):
+    """The commands of each seed, and mean and spread by hand. The runs themselves are stood in for."""
+    commands = []
+
+    def stand_in(command):
+        commands.append([str(part) for part in command[1:]])
+        if "test.py" in commands[-1][0]:
+            folder = Path(commands[-1][commands[-1].index("--output") + 1])
+            folder.mkdir(parents=True)
+            for file in ("results.json", "results_all.json"):
+                score = {"seed3": 0.5, "seed4": 0.6, "seed5": 0.7}[folder.name[-5:]]
+                (folder / file).write_text(json.dumps({group: {"score": score} for group in ("OPEN", "CLOSED", "ALL")}))
+        return subprocess.CompletedProcess(command, 0)
+    monkeypatch.setattr(train.subprocess, "run", stand_in)
+    monkeypatch.setattr(train, "HERE", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--seeds", "3", "--seed=3", "--output", str(tmp_path / "mine"), "--model", "SAN"])
+    assert train.main() == 0
+    assert [command[1:] for command in commands[::2]] == [["--model", "SAN", "--seed", str(seed), "--output", f"{tmp_path}/mine_seed{seed}"]
+                                                          for seed in (3, 4, 5)]
+    summary = json.loads((tmp_path / "results" / "mine" / "seeds.json").read_text())
+    assert summary["freeform"]["ALL"] == {"mean": 60.0, "spread": 10.0, "scores": [50.0, 60.0, 70.0]} and summary["seeds"] == [3, 4, 5]
+    assert "all 60.0 ± 10.0" in capsys.readouterr().out
+    monkeypatch.setattr(train.subprocess, "run", lambda command: subprocess.CompletedProcess(command, 2))
+    assert train.main() == 2
+
+
 def test_bad_checkpoints(run, tiny, tmp_path, fails):
     assert "no such" in fails("test.py", "--input", tmp_path / "none")
     assert "no best.pth" in fails("test.py", "--input", tmp_path)
