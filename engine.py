@@ -12,7 +12,7 @@ from tqdm import tqdm
 from base_model import CHANNELS, imagenet_state
 from dataset_RAD import ORGANS, ImageStore, first_writable, to_float, tokenize, training_questions
 from scores import near_identical
-from utils import UserError, atomic_h5, digest_bytes, digest_state, load_checkpoint, save_checkpoint, say
+from utils import Stopped, UserError, atomic_h5, atomic_path, digest_bytes, digest_state, load_checkpoint, save_checkpoint, say, stop_signals
 
 VERSION = 1  # of checkpoints and result files
 
@@ -169,70 +169,102 @@ def train_step(model, optimizer, loss, clip_norm):
     return norm
 
 
-def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint, output, start=0, best=-math.inf, writer=None,
-        schedule=learning_rate, every=1, warmup=0):
-    """Train from epoch `start` to `args.epochs`, keep last.pth and best.pth, append to log.jsonl.
+def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint, output, progress=None, writer=None, schedule=learning_rate,
+        every=1, warmup=0, names=lambda batch: "", save_seconds=300):
+    """Train up to epoch `args.epochs`; keep last.pth, best.pth and log.jsonl in the folder `output`.
 
-    train_batches(epoch) gives the batches (they have a length); batch_loss(batch) -> (loss, number right, number scored); validate() ->
-    (score or None, dictionary for the log), or None without a validation part: then the last epoch is also the best. With no score
-    there is no best.pth.
-    `checkpoint` is what goes into every checkpoint beside model, optimizer, epoch and random state. schedule(epoch, epochs, base
-    rate) -> rate, multiplied by a parameter group's "scale" and, over the first `warmup` steps, by a factor rising to 1. Validates and saves after every `every` epochs and after the last.
+    train_batches(epoch) gives a sequence of batches, which depends on the epoch alone, or what has a length and `skip(steps)`;
+    batch_loss(batch) -> (loss, number right, number scored); validate() -> (score or None, dictionary for the log), or None without a
+    validation part: then the last epoch is also the best. With no score there is no best.pth. names(batch) tells which questions or
+    images a batch holds. `checkpoint` is what goes into every checkpoint beside model, optimizer, progress and random states.
+    schedule(epoch, epochs, base rate) -> rate, multiplied by a parameter group's "scale" and, over the first `warmup` steps, by a factor
+    rising to 1. Validates and saves after every `every` epochs and after the last; within an epoch saves every `save_seconds`.
+
+    A run goes on from `progress`, what `restore` gave, and ends with the bits of one that was never stopped. Ctrl-C and SIGTERM save
+    and raise Stopped. Raises UserError when the loss or its gradient is not finite.
     """
-    saved = start - 1
-    for epoch in range(start, args.epochs):
-        rate = schedule(epoch, args.epochs, args.lr)
-        model.train()
-        began, total, right, scored, steps = time.perf_counter(), 0.0, 0, 0, 0
-        loader = train_batches(epoch)
-        with tqdm(loader, desc=f"epoch {epoch} of 0-{args.epochs - 1}", unit="step", leave=False) as bar:
-            for batch in bar:
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * group.get("scale", 1) * min(1, (epoch * len(loader) + steps + 1) / max(warmup, 1))
-                loss, good, of = batch_loss(batch)
-                norm = train_step(model, optimizer, loss, args.clip_norm)
-                value = loss.item()
-                if not math.isfinite(value) or not math.isfinite(norm.item()):
-                    raise UserError(f"epoch {epoch}, step {steps}: the loss or its gradient is not finite ({value}): lower --lr or use "
-                                    f"--precision float32; {f'{output}/last.pth holds epoch {saved}' if saved >= 0 else 'nothing was saved yet'}")
-                total, right, scored, steps = total + value, right + good, scored + of, steps + 1
-                bar.set_postfix(loss=f"{total / steps:.3f}", rate=f"{rate:.4g}")
-        row = {"epoch": epoch, "rate": rate, "loss": total / max(steps, 1), "train_score": right / max(scored, 1)}
-        kept = args.save_every and (epoch + 1) % args.save_every == 0
-        if (epoch + 1) % every and epoch + 1 < args.epochs and not kept:
-            continue
-        score, extra = validate() if validate else (None, {})
-        row |= extra | {"seconds": round(time.perf_counter() - began, 2)}
-        is_best = score is None or score >= best
-        best = best if score is None or not is_best else score
-        state = checkpoint | {"version": VERSION, "epoch": epoch, "best": best, "log": row, "model": model.state_dict(),
-                              "optimizer": optimizer.state_dict(), "random": torch.get_rng_state(),
-                              "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
-        if is_best and not (validate and score is None):  # before last.pth: a run that is killed between the two is resumed with its epoch done again
-            save_checkpoint(output / "best.pth", {key: value for key, value in state.items() if key != "optimizer"})
-        save_checkpoint(output / "last.pth", state)
-        saved = epoch
-        if kept:
-            save_checkpoint(output / f"epoch_{epoch}.pth", {key: value for key, value in state.items() if key != "optimizer"})
-        with open(output / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        if writer:
-            for name, number in row.items():
-                writer.add_scalar(name, number, epoch)
-            writer.flush()
-        shown = "  ".join(f"{name} {number:.4g}" for name, number in row.items() if name != "epoch")
-        say(f"epoch {epoch} of 0-{args.epochs - 1}  {shown}{'  best' if is_best and score is not None else ''}")
+    progress = progress or {"epoch": 0, "best": -math.inf, "sums": [0.0, 0, 0, 0], "history": []}
+    best, history, (total, right, scored, steps) = progress["best"], list(progress["history"]), progress["sums"]
+    write_log(output, history)
+    saved = f"{output}/last.pth holds what was reached before" if (output / "last.pth").exists() else "nothing was saved yet"
+
+    def state(epoch, sums):
+        return checkpoint | {"version": VERSION, "epoch": epoch, "best": best, "history": history, "sums": sums, "model": model.state_dict(),
+                             "optimizer": optimizer.state_dict(), "random": torch.get_rng_state(),
+                             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+
+    with stop_signals() as stopped:
+        for epoch in range(progress["epoch"], args.epochs):
+            rate = schedule(epoch, args.epochs, args.lr)
+            model.train()
+            began = safe = time.perf_counter()
+            loader = train_batches(epoch)
+            count = len(loader)
+            loader = loader[steps:] if isinstance(loader, list) else loader.skip(steps)
+            with tqdm(loader, desc=f"epoch {epoch} of 0-{args.epochs - 1}", unit="step", leave=False, initial=steps, total=count) as bar:
+                for batch in bar:
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate * group.get("scale", 1) * min(1, (epoch * count + steps + 1) / max(warmup, 1))
+                    loss, good, of = batch_loss(batch)
+                    norm = train_step(model, optimizer, loss, args.clip_norm)
+                    value = loss.item()
+                    if not math.isfinite(value) or not math.isfinite(norm.item()):
+                        raise UserError(f"epoch {epoch}, step {steps}: the loss or its gradient is not finite ({value}){names(batch)}: lower --lr or "
+                                        f"use --precision float32; {saved}")
+                    total, right, scored, steps = total + value, right + good, scored + of, steps + 1
+                    bar.set_postfix(loss=f"{total / steps:.3f}", rate=f"{rate:.4g}")
+                    if stopped or time.perf_counter() - safe > save_seconds:
+                        save_checkpoint(output / "last.pth", state(epoch - 1, [total, right, scored, steps]))
+                        safe, saved = time.perf_counter(), f"{output}/last.pth holds epoch {epoch} up to step {steps}"
+                    if stopped:
+                        raise Stopped(stopped[0], f"{saved}; --resume goes on from there")
+            row = {"epoch": epoch, "rate": rate, "loss": total / max(steps, 1), "train_score": right / max(scored, 1)}
+            total, right, scored, steps = 0.0, 0, 0, 0
+            kept = args.save_every and (epoch + 1) % args.save_every == 0
+            if (epoch + 1) % every and epoch + 1 < args.epochs and not kept:
+                continue
+            score, extra = validate() if validate else (None, {})
+            row |= extra | {"seconds": round(time.perf_counter() - began, 2)}
+            is_best = score is None or score >= best
+            best = best if score is None or not is_best else score
+            history.append(row)
+            whole = state(epoch, [0.0, 0, 0, 0])
+            light = {key: value for key, value in whole.items() if key != "optimizer"}
+            if is_best and not (validate and score is None):  # before last.pth: a run that is killed between the two does its epoch again
+                save_checkpoint(output / "best.pth", light)
+            if kept:
+                save_checkpoint(output / f"epoch_{epoch}.pth", light)
+            save_checkpoint(output / "last.pth", whole)
+            saved = f"{output}/last.pth holds epoch {epoch}"
+            write_log(output, history)
+            if writer:
+                for name, number in row.items():
+                    writer.add_scalar(name, number, epoch)
+                writer.flush()
+            shown = "  ".join(f"{name} {number:.4g}" for name, number in row.items() if name != "epoch")
+            say(f"epoch {epoch} of 0-{args.epochs - 1}  {shown}{'  best' if is_best and score is not None else ''}")
+            if stopped and epoch + 1 < args.epochs:
+                raise Stopped(stopped[0], f"{saved}; --resume goes on from there")
+
+
+def write_log(output, history):
+    """log.jsonl from a checkpoint's history, whole, so that the two never differ for long."""
+    with atomic_path(output / "log.jsonl") as temporary:
+        temporary.write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
 
 
 def restore(state, model, optimizer, path):
-    """Put a run that `fit` saved in `state` back: weights, optimizer, random states. Returns the next epoch. Raises UserError naming `path`."""
+    """Put a run that `fit` saved in `state` back: weights, optimizer, random states. Returns its progress, for `fit`.
+
+    Raises UserError naming `path` when it does not fit.
+    """
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
-        if torch.cuda.is_available() and len(state.get("random_cuda", [])) == torch.cuda.device_count():
+        if torch.cuda.is_available() and len(state["random_cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all(state["random_cuda"])
-        return state["epoch"] + 1
+        return {"epoch": state["epoch"] + 1, "best": state["best"], "sums": state["sums"], "history": state["history"]}
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} does not fit this run ({str(error).splitlines()[0][:160]}): it is damaged or of another version; start anew "
                         "with another --output") from None

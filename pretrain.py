@@ -10,6 +10,7 @@ train.py finds the files by itself.
 import argparse
 import datetime
 import platform
+import signal
 import sys
 from pathlib import Path
 
@@ -25,11 +26,11 @@ from dataset_MTPT import NAMES, OrganImages, compatibility_entries, find_organ_s
 from dataset_RAD import EMBEDDING_DIMS, find_data, find_embedding, to_float, writable
 from engine import (VERSION, batches, check_checkpoint, fit, image_organs, image_reader, image_type_accuracy, imagenet_start, load_part, restore,
                     train_image_type)
-from utils import (UserError, atomic_path, choose_device, choose_precision, load_checkpoint, read_json, run_main, save_checkpoint, say, set_seed,
+from utils import (UserError, atomic_path, choose_device, choose_precision, load_checkpoint, lock, read_json, run_main, save_checkpoint, say, set_seed,
                    write_json)
 
 HERE = Path(__file__).resolve().parent
-STEPS, PHANTOM_STEPS = 1000, 200  # about how many steps a run on a CPU has by default, and one on a GPU at least
+STEPS, PHANTOM_STEPS = 2000, 200  # about how many steps a run on a CPU has by default, and one on a GPU at least
 MASKS_SHOWN = 6
 
 
@@ -165,22 +166,41 @@ class Loader:
         self.batch_size, self.seed = args.batch_size, args.seed
 
     def epoch(self, epoch):
-        """A training epoch: a DataLoader over shuffled batches; what is drawn depends on the seed and the epoch only."""
-        return self._loader([[(epoch, index) for index in batch] for batch in batches(range(len(self.images)), self.batch_size, self.seed, epoch)])
+        """A training epoch: shuffled batches, which depend on the seed and the epoch only."""
+        return Batches(self, [[(epoch, index) for index in batch] for batch in batches(range(len(self.images)), self.batch_size, self.seed, epoch)])
 
     def in_order(self, size=32):
         """All images once, in order."""
         keys = [(0, index) for index in range(len(self.images))]
-        return self._loader([keys[start:start + size] for start in range(0, len(keys), size)])
-
-    def _loader(self, lists):
-        # a generator of its own: without one a DataLoader draws from the global random state, and validating would change the training
-        return DataLoader(self.images, batch_sampler=lists, num_workers=self.workers, pin_memory=self.device.type == "cuda",
-                          generator=torch.Generator())
+        return Batches(self, [keys[start:start + size] for start in range(0, len(keys), size)])
 
     def to_device(self, batch):
         images, *rest = (part.to(self.device, non_blocking=True) for part in batch)
         return to_float(images).contiguous(memory_format=torch.channels_last), *rest
+
+
+class Batches:
+    """Batches of an OrganImages set, given by their keys, read when they are asked for."""
+
+    def __init__(self, loader, keys):
+        self.loader, self.keys = loader, keys
+
+    def __len__(self):
+        return len(self.keys)
+
+    def __iter__(self):
+        # a generator of its own: without one a DataLoader draws from the global random state, and validating would change the training
+        return iter(DataLoader(self.loader.images, batch_sampler=self.keys, num_workers=self.loader.workers, generator=torch.Generator(),
+                               pin_memory=self.loader.device.type == "cuda", worker_init_fn=leave_signals))
+
+    def skip(self, steps):
+        """What is left after so many."""
+        return Batches(self.loader, self.keys[steps:])
+
+
+def leave_signals(_):
+    """A worker leaves Ctrl-C to the main process, which still wants its batches."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @torch.inference_mode()
@@ -257,7 +277,7 @@ def pretrain_organ(organ_set, data, args, device, start):
     same["encoder"] = arguments["encoder"]
     model.to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(model, args.lr, same["encoder_rate"])
-    first = restore(kept, model, optimizer, folder / "last.pth") if kept else 0
+    progress = restore(kept, model, optimizer, folder / "last.pth") if kept else None
     train_entries, held_entries = compatibility_entries(data, seed=args.seed) if args.compatibility else ([], [])
     loader = Loader(OrganImages(organ_set.train, organ, train_entries, args.seed), device, args)
     held = Loader(OrganImages(organ_set.val, organ, [], augment=False), device, args)
@@ -281,7 +301,7 @@ def pretrain_organ(organ_set, data, args, device, start):
             log["held_out_compatibility"] = results["compatibility"]["accuracy"]
         return None, log  # no score: the last epoch is taken, so that held-out figures choose nothing
 
-    folder.mkdir(parents=True, exist_ok=True)
+    held_folder = lock(folder)
     about = {"organ": organ, "data": organ_set.about(), "questions": data.about(), "start": description, "encoder": arguments["encoder"],
              "identity": same, "model_arguments": arguments, "phantom": organ_set.phantom or args.compatibility and data.phantom}
     write_json(folder / "run.json", about | {
@@ -289,7 +309,7 @@ def pretrain_organ(organ_set, data, args, device, start):
         "device": str(device), "versions": {"python": platform.python_version(), "torch": torch.__version__}})
     with SummaryWriter(folder / "tensorboard") as writer:
         fit(model, optimizer, argparse.Namespace(**(vars(args) | {"epochs": same["epochs"]})), loader.epoch, batch_loss, validate,
-            about | {"dictionary": data.dictionary}, folder, first, writer=writer, schedule=polynomial_rate, every=max(1, 100 // steps),
+            about | {"dictionary": data.dictionary}, folder, progress, writer, schedule=polynomial_rate, every=max(1, 100 // steps),
             warmup=args.warmup)
     results, table, predicted = results_of(model, organ_set, held, {"compatibility": train_entries, "compatibility_new_questions": held_entries},
                                            device, args.precision)
@@ -301,6 +321,7 @@ def pretrain_organ(organ_set, data, args, device, start):
         "version": VERSION, "state": model.encoder.state_dict(), "adapter": model.adapter.state_dict() or None,
         "decoder": model.decoder.state_dict(), "dictionary": data.dictionary,
         "compatibility": model.compatibility.state_dict() if args.compatibility else None, "results": results})
+    held_folder.close()
     say(describe(organ, results))
 
 

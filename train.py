@@ -20,7 +20,7 @@ from dataset_RAD import EMBEDDING_DIMS, QUESTION_LEN, find_data, find_embedding,
 from engine import (Inputs, batches, check_checkpoint, check_vocabulary, collate, encode_images, fit, image_organs, image_reader, image_type_accuracy,
                     imagenet_start, load_part, organ_logits, predict, read_checkpoint, restore, train_image_type, vqa_loss)
 from scores import PROTOCOLS, mean_and_spread
-from utils import UserError, choose_device, choose_precision, load_checkpoint, read_json, run_main, say, set_seed, write_json
+from utils import UserError, choose_device, choose_precision, load_checkpoint, lock, read_json, run_main, say, set_seed, write_json
 
 HERE = Path(__file__).resolve().parent
 MTPT_FILES = {"abd_model_path": "abdomen.pth", "brain_model_path": "brain.pth", "chest_model_path": "chest.pth",
@@ -311,7 +311,7 @@ def main():
     train, val = split_validation(training_questions(data, args.split), args.val_fraction, args.split, args.seed)
     if len(train) < 2:
         raise UserError(f"{len(train)} training questions are left: lower --val_fraction")
-    start, best = 0, float("-inf")
+    progress = None
     if resumed:
         check_same(resumed, data, arguments, args.output if args.resume else args.input)
         if args.resume:
@@ -332,7 +332,7 @@ def main():
     inputs = Inputs(data, device, maps_path, organs, args.distmodal, args.question_only)
     optimizer = torch.optim.Adamax([p for p in model.parameters() if p.requires_grad], lr=args.lr)
     if args.resume:
-        start, best = restore(resumed, model, optimizer, output / "last.pth"), resumed["best"]
+        progress = restore(resumed, model, optimizer, output / "last.pth")
 
     say(f"{args.model} on {data.name} ({data.digest}), {args.split} split: {len(train)} training and {len(val)} validation questions, "
         f"{data.ntoken} words, {data.num_answers} answers")
@@ -355,7 +355,9 @@ def main():
                 log[f"val_{group.lower()}"] = correct[these].mean().item()
         return log["val_score"], log
 
-    output.mkdir(parents=True, exist_ok=True)
+    held = lock(output)
+    if (output / "last.pth").exists() and not args.resume:
+        raise UserError(f"{output} holds a run already: name another --output, or --resume to go on with it")
     write_json(output / "run.json", {
         "arguments": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
         "command": sys.argv, "data": data.about(), "model_arguments": arguments, "seed": args.seed,
@@ -367,7 +369,9 @@ def main():
                   "start": description, "frozen": frozen, "question_only": args.question_only, "val_fraction": args.val_fraction, "seed": args.seed}
     with SummaryWriter(output / "tensorboard") as writer:
         fit(model, optimizer, args, lambda epoch: batches(train, args.batch_size, args.seed, epoch), batch_loss,
-            validate if val else None, checkpoint, output, start, best, writer)
+            validate if val else None, checkpoint, output, progress, writer,
+            names=lambda batch: f"; questions {', '.join(str(q.qid) for q in batch)}")
+    held.close()
     say(f"done. Next: {shlex.quote(str(HERE / 'test.sh'))} --input {shlex.quote(str(output.resolve()))}")
 
 

@@ -1,10 +1,12 @@
 """Seeds, devices, atomic files, errors that a user can mend, logging. Nothing of the method is here."""
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 import threading
@@ -19,12 +21,59 @@ class UserError(Exception):
     """Something that the user can mend. The message is one line: what, which file or argument, what to do."""
 
 
+class Stopped(BaseException):
+    """Ctrl-C or SIGTERM, after everything was put in order. `number` is the signal's; the message says how to go on."""
+
+    def __init__(self, number, message="interrupted"):
+        super().__init__(message)
+        self.number = number
+
+
+@contextlib.contextmanager
+def stop_signals():
+    """In the block SIGINT and SIGTERM are kept for later: gives a list, empty until one comes, then with its number. A second one raises Stopped."""
+    caught = []
+
+    def keep(number, _):
+        if caught:
+            raise Stopped(number)
+        caught.append(number)
+    if threading.current_thread() is not threading.main_thread():  # only the main one can have handlers
+        yield caught
+        return
+    before = {number: signal.signal(number, keep) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def lock(folder):
+    """Make `folder` and hold it for this process: gives a file to keep open. Raises UserError when another process holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / ".lock", "a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"{folder} is in use by another run: wait for it, or name another --output") from None
+    except OSError:  # some network disks have no locks
+        pass
+    for stray in folder.glob(".*.tmp"):  # of a run that was killed while it wrote
+        stray.unlink(missing_ok=True)
+    return file
+
+
 def run_main(main):
     """Run an entry point's `main()` and leave with the exit codes of DESIGN section 11.
 
-    0 done; 2 for what the user can mend (one line on stderr, no traceback); 130 when interrupted. A full disk or a folder
+    0 done; 2 for what the user can mend (one line on stderr, no traceback); 130 and 143 when interrupted by Ctrl-C and SIGTERM. A full disk or a folder
     that can't be written is the user's to mend too; any other OSError is a fault of ours and keeps its traceback.
     """
+    def terminate(number, _):
+        raise Stopped(number)  # so that temporary files go
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)
     try:
         code = main() or 0
     except UserError as error:
@@ -32,6 +81,9 @@ def run_main(main):
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
+    except Stopped as stopped:
+        print(f"{stopped}", file=sys.stderr)
+        code = 128 + stopped.number
     except BrokenPipeError:  # the reader of our output left, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141

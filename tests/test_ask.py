@@ -41,7 +41,7 @@ def runs(data, tmp_path_factory):
             if isinstance(module, torch.nn.BatchNorm2d):
                 torch.nn.init.normal_(module.bias)  # as after training: a black image does not give empty maps
         folder.mkdir()
-        torch.save({"version": engine.VERSION, "epoch": 1, "best": 0.5, "log": {}, "model": model.state_dict(), "random": torch.get_rng_state(),
+        torch.save({"version": engine.VERSION, "epoch": 1, "best": 0.5, "model": model.state_dict(), "random": torch.get_rng_state(),
                     "model_arguments": arguments, "dictionary": data.dictionary, "answers": data.answers, "question_len": 12, "data": data.about(),
                     "identity": {}, "split": "official", "frozen": True, "question_only": False, "val_fraction": 0.1, "seed": 0} | other,
                    folder / "best.pth")
