@@ -203,12 +203,16 @@ def answer(model, kept, image, question, top=5):
     image: uint8 (224, 224, 3). The loss is a sigmoid one (engine.predict): the answers' probabilities need not sum to 1.
     """
     tokens, words, unknown = read_question(kept, question)
+    if kept.get("image_only"):
+        tokens = [len(kept["dictionary"])] * len(tokens)  # all padding, as in training
     maps, organs = see(model, kept, image)
     output = model(None, torch.tensor([tokens], device=maps.device), maps, organs)
     best = output.logits[0].float().sigmoid().cpu().topk(min(top, len(kept["answers"])))
     types, notes = None, []
     if kept["data"]["name"] == "phantom set":
         notes.append("this model was trained on the PHANTOM SET, drawings with made-up questions: its answers say nothing about radiology")
+    if kept.get("image_only"):
+        notes.append("this model was trained without questions: it answers from the image alone")
     if kept.get("question_only"):
         notes.append("this model was trained without images: it answers from the question alone")
     elif organs is not None:

@@ -2,6 +2,7 @@
 import json
 import math
 import time
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -58,6 +59,13 @@ class Inputs:
         if self.blank:
             out = {name: None if value is None else torch.zeros_like(value) for name, value in out.items()}
         return out
+
+
+def without_questions(data):
+    """The same data with every question unread, all padding: the image-only baseline."""
+    def blank(question):
+        return question._replace(tokens=(data.ntoken,) * len(question.tokens), unknown_words=())
+    return replace(data, train=list(map(blank, data.train)), test=list(map(blank, data.test)))
 
 
 def image_batches(data, device, batch_size, title):

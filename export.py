@@ -100,8 +100,8 @@ def main(arguments=None):
     if is_official(state):
         raise UserError(f"{path} is a checkpoint of the official code, which holds neither its words nor its answers: export one of train.py's")
     kept = check_checkpoint(state, path)
-    if kept.get("question_only"):
-        raise UserError(f"{path} was trained with blank images (--question_only): export a model that sees them")
+    if only := [name for name in ("question_only", "image_only") if kept.get(name)]:
+        raise UserError(f"{path} was trained with --{only[0]}: export a model that sees both image and question")
     model = VQAModel(**kept["model_arguments"])
     load_part(model, kept["model"], str(path))
     served = Served(model).eval()

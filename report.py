@@ -415,8 +415,8 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None):
     except UserError as error:
         missing["data"] = sentence(error)
     try:
-        if results.get("question_only"):
-            raise UserError("this run saw blank images")
+        if results.get("question_only") or results.get("image_only"):
+            raise UserError("this run saw blank images" if results.get("question_only") else "this run read no questions")
         if results.get("model", "CMSA") != "CMSA":
             raise UserError(f"only CMSA has such maps, and this is {results['model']}")
         if data is None:
@@ -435,8 +435,8 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None):
     if not settings:
         missing.setdefault("settings", f"There is no run.json {where}.")
     beside = neighbours(folder, results)
-    if not beside and not results.get("question_only"):
-        missing["baselines"] = "There are no results of the same model trained with --question_only beside this folder to compare with."
+    if not beside and not results.get("question_only") and not results.get("image_only"):
+        missing["baselines"] = "There are no results of the same model trained with --question_only or --image_only beside this folder to compare with."
     write_report(folder / "report.html", folder.resolve().name, rows, results, log=log, settings=settings, data=data, model=model, inputs=inputs,
                  baselines=beside, missing=missing)
     return folder / "report.html"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from base_model import VQAModel, is_official, load_official
 from dataset_RAD import find_data, set_question_len, split_validation, training_questions
-from engine import VERSION, Inputs, check_checkpoint, check_vocabulary, describe, encode_images, find_checkpoint, organ_logits, predict
+from engine import VERSION, Inputs, check_checkpoint, check_vocabulary, describe, encode_images, find_checkpoint, organ_logits, predict, without_questions
 from report import make_report
 from scores import PROTOCOLS, breakdown, format_table, intervals, protocol, table
 from utils import UserError, choose_device, load_checkpoint, run_main, say, write_json
@@ -83,6 +83,7 @@ def main():
     else:
         check_vocabulary(kept, data, path)
         data = set_question_len(data, kept["question_len"])
+        data = without_questions(data) if kept.get("image_only") else data
         training, _ = split_validation(training_questions(data, kept["split"]), kept["val_fraction"], kept["split"], kept["seed"])
         if kept["data"]["digest"] != data.digest:
             say(f"NOTE: trained on {kept['data']['name']} ({kept['data']['digest']}), evaluated on {data.name} ({data.digest})")
@@ -96,6 +97,7 @@ def main():
     output = args.output or HERE / "results" / run
     about = {"version": VERSION, "data": data.about(), "split": kept["split"],
              "checkpoint": str(path), "epoch": kept["epoch"], "model": model.fusion, "question_only": kept.get("question_only", False),
+             "image_only": kept.get("image_only", False),
              "training_questions": len(training)}
     results = {title: table(protocol(rows, name)) for name, title in PROTOCOLS.items()}
     uncertain = {title: intervals(protocol(rows, name)) for name, title in PROTOCOLS.items()}

