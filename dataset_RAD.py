@@ -2,19 +2,24 @@
 
     python dataset_RAD.py [--RAD_dir DIR]    prepare the data set and print what it holds
     python dataset_RAD.py --download         fetch the public release from OSF into data_RAD/public, nothing else
+    python dataset_RAD.py --download_glove   fetch the GloVe word vectors into data_RAD, nothing else
 """
 import argparse
 import contextlib
 import hashlib
+import io
 import os
 import pickle
 import random
 import re
 import shutil
+import struct
 import tempfile
 import threading
 import time
 import warnings
+import zipfile
+import zlib
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,6 +51,7 @@ MAX_PIXELS = 80_000_000  # of one image
 LISTED = 20  # names in an error message before "and N more"
 
 OSF_API = "https://api.osf.io/v2/nodes/89kps/files/osfstorage/"
+GLOVE_URL = "https://nlp.stanford.edu/data/glove.6B.zip"
 CONNECT_SECONDS, ATTEMPTS = 10, 3
 
 
@@ -696,50 +702,66 @@ def split_validation(questions, fraction, split, seed):
 
 # ---------------------------------------------------------------- word embeddings
 
-_EMBEDDINGS = {"glove": ("GloVe", {300: "glove6b_init_300d.npy"}, "glove.6B.{}d.txt", (300, 200, 100, 50)),
-               "biowordvec": ("BioWordVec", {200: "biowordvec_init_200d.npy"}, None, (200,))}
-
-
 EMBEDDING_DIMS = {"glove": 300, "biowordvec": 200}  # the paper's
+_EMBEDDINGS = {"glove": ("GloVe", "glove6b_init_300d.npy", "glove.6B.300d.txt, 200d or 100d, or glove.6B.zip; --download_glove gets it"),
+               "biowordvec": ("BioWordVec", "biowordvec_init_200d.npy", "BioWordVec_PubMed_MIMICIII_d200.vec.bin")}
+GLOVE_DIMS, GLOVE_TEXT, GLOVE_ZIP = (300, 200, 100, 50), "glove.6B.{}d.txt", "glove.6B.zip"
+_FORMS = (".npy", ".txt", ".zip", ".bin")  # of one width the first is taken
+LONGEST, BLOCK = 1 << 20, 1 << 22  # bytes: of a line of text, and read at once of a binary table
 
 
 def find_embedding(data, name, say=print):
-    """`load_embedding` of the widest table in the data's folder, a folder called like the table in it or beside it, and data_RAD.
+    """`load_embedding` of the widest table in the data's folder, a folder called like the table in it or beside it, data_RAD, the cache.
 
     Says so when there is none and returns None.
     """
     places = [folder for base in (data.folder, DATA_RAD) for folder in (base, base / name, base.parent / name)]
-    vectors = load_embedding(data, name, None, places, say)
+    vectors = load_embedding(data, name, None, [*places, cache_base()], say)
     if vectors is None:
-        say(f"WARNING: no {name} vectors found (data_RAD/glove.6B.300d.txt, 200d or 100d): word embeddings start random")
+        say(f"WARNING: no {name} vectors found (data_RAD/{_EMBEDDINGS[name][2]}): word embeddings start random")
     return vectors
 
 
 def load_embedding(data, name, dim, rad_dirs, say=print):
     """(float32 (ntoken, dim) in dictionary order, description) for "glove" or "biowordvec", or None when no table is found.
 
-    Looks in the folders `rad_dirs` for the authors' .npy (used when it has ntoken rows), then for `glove.6B.<dim>d.txt`; `dim` None
-    takes the widest there is. Words that a text table lacks get small random rows, the same each time. The result of a text table is
-    kept among the prepared files. Raises UserError for a table that can't be read.
+    Looks in the folders `rad_dirs` for the authors' .npy (used when it has ntoken rows), `glove.6B.<dim>d.txt`, `glove.6B.zip`, or
+    BioWordVec's .bin; `dim` None takes the widest there is. Words that a table lacks get small random rows, the same each time. What
+    was read is kept among the prepared files. Raises UserError for a table that can't be read.
     """
     if name not in _EMBEDDINGS:
         raise UserError(f"unknown word embedding {name!r}: it is {' or '.join(_EMBEDDINGS)}")
-    title, arrays, text_name, dims = _EMBEDDINGS[name]
-    folders = [Path(folder) for folder in rad_dirs if folder]
-    for d in dims if dim is None else (dim,):
-        for folder in folders if d in arrays else ():
-            path = folder / arrays[d]
-            if path.is_file() and (table := _authors_embedding(path, data.ntoken, d, say)) is not None:
-                description = f"{title} {d}d, the authors' table {path}"
-                say(description)
-                return table, description
-        for folder in folders if text_name else ():
-            path = folder / text_name.format(d)
-            if path.is_file():
-                table, found = _cached_embedding(data, name, d, path)
-                say(f"{title} {d}d: {found:,} of {data.ntoken:,} words found")
-                return table, f"{title} {d}d from {path}, {found:,} of {data.ntoken:,} words"
+    title = _EMBEDDINGS[name][0]
+    for d, path in _tables(name, rad_dirs):
+        if dim is not None and d != dim:
+            continue
+        if path.suffix != ".npy":
+            table, found = _cached_embedding(data, name, d, path)
+            say(f"{title} {d}d: {found:,} of {data.ntoken:,} words found")
+            return table, f"{title} {d}d from {path}, {found:,} of {data.ntoken:,} words"
+        if (table := _authors_embedding(path, data.ntoken, d, say)) is not None:
+            description = f"{title} {d}d, the authors' table {path}"
+            say(description)
+            return table, description
     return None
+
+
+def _tables(name, folders):
+    """[(dim, path)] of the tables in `folders`, the widest first. Raises UserError for one that can't be read."""
+    tables = []
+    for folder in dict.fromkeys(Path(folder) for folder in folders if folder):
+        tables.append((EMBEDDING_DIMS[name], folder / _EMBEDDINGS[name][1]))
+        if name == "glove":
+            tables += [(d, folder / GLOVE_TEXT.format(d)) for d in GLOVE_DIMS]
+            if (folder / GLOVE_ZIP).is_file():
+                with _glove_zip(folder / GLOVE_ZIP) as (_, members):
+                    tables += [(d, folder / GLOVE_ZIP) for d in members]
+        else:
+            for path in sorted(folder.glob("*[bB][iI][oO]*.[bB][iI][nN]")):
+                if path.is_file():
+                    with _open_table(path) as file:
+                        tables.append((_binary_header(file, path)[1], path))
+    return sorted((table for table in tables if table[1].is_file()), key=lambda table: (-table[0], _FORMS.index(table[1].suffix.lower())))
 
 
 def _authors_embedding(path, ntoken, dim, say):
@@ -758,7 +780,7 @@ def _authors_embedding(path, ntoken, dim, say):
 
 
 def _cached_embedding(data, name, dim, path):
-    """(table, number of words found) from a text table, read anew only when it or the dictionary changed."""
+    """(table, number of words found) from a text, zip or binary table, read anew only when it or the dictionary changed."""
     kept, stat = f"embedding_{name}_{dim}d.npy", path.stat()
     digest = digest_bytes(PREPARED_VERSION, str(path.resolve()), f"{stat.st_size} {stat.st_mtime_ns}", "\n".join(data.dictionary))
     with contextlib.suppress(OSError, ValueError, EOFError, TypeError):
@@ -766,7 +788,7 @@ def _cached_embedding(data, name, dim, path):
         table = np.load(data.prepared / kept, allow_pickle=False)
         if old_digest == digest and table.shape == (data.ntoken, dim) and table.dtype == np.float32:
             return table, int(found)
-    table, found = _read_text_embedding(path, data.dictionary, dim)
+    table, found = _read_embedding(path, data.dictionary, dim)
     with contextlib.suppress(OSError):  # a folder that became read-only only costs the time of reading again
         with atomic_path(data.prepared / kept) as temporary, open(temporary, "wb") as file:
             np.save(file, table)
@@ -774,49 +796,128 @@ def _cached_embedding(data, name, dim, path):
     return table, found
 
 
-def _read_text_embedding(path, words, dim):
-    """Read "word v1 ... vd" lines one at a time, keeping the rows of `words`: (float32 (len(words), dim), number found)."""
+def _read_embedding(path, words, dim):
+    """The rows of `words` from a text, zip or binary table, read as a stream: (float32 (len(words), dim), number found)."""
     rows = {word.encode(): i for i, word in enumerate(words)}
-    table, found, number = np.random.default_rng(0).normal(0, 0.1, (len(words), dim)).astype(np.float32), set(), 0
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                parts = line.rstrip().rsplit(b" ", dim)
-                if number == 1 and len(parts) == 2 and parts[0].isdigit() and parts[1].isdigit():
-                    continue  # word2vec's header: number of words, dimension
-                if len(parts) != dim + 1:
-                    raise ValueError
-                row = rows.get(parts[0])
-                if row is not None:
-                    table[row] = np.array(parts[1:], np.float32)
-                    if not np.isfinite(table[row]).all():
-                        raise ValueError
-                    found.add(row)
-    except ValueError:
-        raise UserError(f"{path}, line {number}: not a word and {dim} numbers; the file may be truncated, get it again") from None
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror})") from None
-    if not number:
-        raise UserError(f"{path} is empty; get it again")
+    table, found = np.random.default_rng(0).normal(0, 0.1, (len(words), dim)).astype(np.float32), set()
+    with _open_table(path, dim) as file:
+        for row, values in (_binary_rows if path.suffix.lower() == ".bin" else _text_rows)(file, path, rows, dim):
+            table[row] = values
+            found.add(row)
     return table, len(found)
 
 
-# ---------------------------------------------------------------- the public release from OSF
+@contextlib.contextmanager
+def _open_table(path, dim=None):
+    """A table's bytes, from a zip those of its member with `dim` numbers a word, as they are unpacked. Raises UserError."""
+    try:
+        with contextlib.ExitStack() as stack:
+            if path.suffix == ".zip":
+                archive, members = stack.enter_context(_glove_zip(path))
+                yield stack.enter_context(io.BufferedReader(archive.open(members[dim]), LONGEST))
+            else:
+                yield stack.enter_context(open(path, "rb"))
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror})") from None
+
+
+@contextlib.contextmanager
+def _glove_zip(path):
+    """(the open archive, {dim: member}). Whatever zipfile complains of in the block becomes a UserError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {GLOVE_TEXT.format(d): d for d in GLOVE_DIMS}
+            members = {names[Path(member.filename).name]: member for member in archive.infolist() if Path(member.filename).name in names
+                       and member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)}  # zipfile bounds no other's memory
+            if not members:
+                raise zipfile.BadZipFile(f"no {GLOVE_TEXT.format(300)}, 200d, 100d or 50d in it, stored or deflated")
+            yield archive, members
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:120] or "it ends early"
+        raise UserError(f"{path} can't be read ({reason}); get it again (python dataset_RAD.py --download_glove) or take it out") from None
+
+
+def _text_rows(file, path, rows, dim):
+    """(row, (dim,) numbers) of the lines "word v1 ... vd" whose word is in `rows`; no more than a line is in memory. Raises UserError."""
+    number = 0
+    for number, line in enumerate(iter(lambda: file.readline(LONGEST + 1), b""), 1):
+        parts = line.rstrip().rsplit(b" ", dim)
+        if number == 1 and len(parts) == 2 and parts[0].isdigit() and parts[1].isdigit():
+            continue  # word2vec's header: number of words, dimension
+        try:
+            if len(parts) != dim + 1 or len(line) > LONGEST:
+                raise ValueError
+            if parts[0] in rows:
+                yield rows[parts[0]], _finite(np.array(parts[1:], np.float32))
+        except ValueError:
+            raise UserError(f"{path}, line {number}: not a word and {dim} numbers; the file may be truncated, get it again") from None
+    if not number:
+        raise UserError(f"{path} is empty; get it again")
+
+
+def _binary_header(file, path):
+    """(number of words, dim) from the first line of a table in word2vec's binary form. Raises UserError."""
+    line = file.readline(64)
+    parts = line.split()
+    if not line.endswith(b"\n") or len(parts) != 2 or not all(part.isdigit() and int(part) for part in parts) or int(parts[1]) > 10_000:
+        raise UserError(f"{path} is not word vectors in word2vec's binary form (the public file is {_EMBEDDINGS['biowordvec'][2]}); "
+                        "get that or take this out")
+    return int(parts[0]), int(parts[1])
+
+
+def _binary_rows(file, path, rows, dim):
+    """(row, (dim,) numbers) of the words in `rows`, from word2vec's binary form: each word, a space, dim float32, perhaps a line feed.
+
+    Two blocks at most are in memory. All announced words are read, so a truncated file is noticed. Raises UserError.
+    """
+    (count, _), width, data, at = _binary_header(file, path), 4 * dim, b"", 0
+    damaged = "the file is truncated or damaged, get it again"
+    with tqdm(total=os.fstat(file.fileno()).st_size, unit="B", unit_scale=True, desc=path.name, leave=False, disable=None) as bar:
+        for number in range(1, count + 1):
+            space = data.find(b" ", at)
+            if space < 0 or space + width >= len(data):
+                bar.update(at)
+                data, at = data[at:] + file.read(BLOCK), 0
+                space = data.find(b" ")
+                if space < 0 or space + width >= len(data):
+                    raise UserError(f"{path} ends within word {number:,} of {count:,}: {damaged}")
+            word, at = data[at:space].lstrip(b"\n"), space + 1 + width
+            if word in rows:
+                try:
+                    yield rows[word], _finite(np.frombuffer(data, "<f4", dim, space + 1))
+                except ValueError:
+                    raise UserError(f"{path}, word {number:,}: not {dim} finite numbers; {damaged}") from None
+
+
+def _finite(values):
+    """`values`. Raises ValueError when they are not all finite."""
+    if not np.isfinite(values).all():
+        raise ValueError
+    return values
+
+
+# ---------------------------------------------------------------- downloads: the public release from OSF, GloVe
 
 class NoNetwork(Exception):
-    """The release can't be listed: no network here, or the service is away."""
+    """Nothing can be fetched: no network here, or the service is away."""
 
 
-def _first_listing(url):
-    """The first page of the file list. Gives up after CONNECT_SECONDS in all: raises NoNetwork."""
+def _ask(method, url, timeout):
+    """The answer to a GET or HEAD request. Raises requests.RequestException."""
+    import requests
+    reply = requests.request(method, url, headers={"Accept-Encoding": "identity"}, timeout=timeout)
+    reply.raise_for_status()
+    return reply
+
+
+def _first_answer(url, ask):
+    """What `ask()` brings from `url`, the first one asked. Gives up after CONNECT_SECONDS in all: raises NoNetwork."""
     import requests
     box = []
 
     def work():  # in a thread, because a broken name server is not bound by the request's own limits
         try:
-            reply = requests.get(url, timeout=CONNECT_SECONDS)
-            reply.raise_for_status()
-            box.append(reply.json())
+            box.append(ask())
         except (requests.RequestException, ValueError) as error:
             box.append(error)
     thread = threading.Thread(target=work, daemon=True)
@@ -840,12 +941,8 @@ def list_release(api):
         if url in seen:
             continue
         try:
-            if seen:
-                reply = requests.get(url, timeout=(CONNECT_SECONDS, 60))
-                reply.raise_for_status()
-                page = reply.json()
-            else:
-                page = _first_listing(url)
+            page = _ask("GET", url, (CONNECT_SECONDS, 60)).json() if seen \
+                else _first_answer(url, lambda url=url: _ask("GET", url, CONNECT_SECONDS).json())
             seen.add(url)
             for item in page["data"]:
                 about, name = item["attributes"], item["attributes"]["name"]
@@ -881,8 +978,8 @@ def _is_whole(path, size, sha256):
     return sha.hexdigest() == str(sha256).lower()
 
 
-def _fetch(url, part, size, bar):
-    """Fetch `url` to `part`, going on where a former try stopped."""
+def _fetch(url, part, size, show):
+    """Fetch `url` to `part`, going on where a former try stopped; `show(bytes)` is told how much there is."""
     import requests
     have = part.stat().st_size if part.exists() else 0
     if have >= size:  # whole or too long: the caller checks it
@@ -893,9 +990,37 @@ def _fetch(url, part, size, bar):
         with open(part, "ab" if reply.status_code == 206 else "wb") as file:
             for piece in reply.iter_content(1 << 13):  # small: what a broken connection cuts off is lost
                 file.write(piece)
-                bar.update(len(piece))
+                show(file.tell())
                 if file.tell() > size:
                     break
+
+
+def _download(url, target, size, is_whole, bar):
+    """Have `target` whole, as `is_whole(path)` says; a partial file (.part) is continued. Raises UserError after ATTEMPTS failures."""
+    import requests
+    part, start = target.with_name(target.name + ".part"), bar.n
+    target.parent.mkdir(parents=True, exist_ok=True)
+
+    def show(have):
+        bar.update(start + have - bar.n)
+    if is_whole(target):
+        show(size)
+        return
+    for attempt in range(ATTEMPTS):
+        reason = "its size or checksum is wrong"
+        try:
+            _fetch(url, part, size, show)
+        except requests.RequestException as error:
+            reason = f"{type(error).__name__}"
+        if is_whole(part):
+            os.replace(part, target)
+            show(size)
+            return
+        if part.exists() and part.stat().st_size >= size:
+            part.unlink()  # damaged: from the start
+        if attempt + 1 < ATTEMPTS:
+            time.sleep(attempt)
+    raise UserError(f"the download stopped at {target.name} ({reason}); run the same command again, it goes on from there")
 
 
 def download_public(folder, *, api=None, say=print):
@@ -903,34 +1028,36 @@ def download_public(folder, *, api=None, say=print):
 
     Every file's size and SHA-256 is checked. Raises NoNetwork when the release can't even be listed, UserError when it stops later.
     """
-    import requests
     folder = Path(folder)
     files = list_release(api or OSF_API)
     say(f"Downloading VQA-RAD, public release: {len(files)} files, {sum(file[2] for file in files) / 2**20:.1f} MiB, into {folder}")
     with tqdm(total=sum(file[2] for file in files), unit="B", unit_scale=True, desc="VQA-RAD", leave=False, disable=None) as bar:
         for path, url, size, sha256 in files:
-            target = folder / path
-            part = target.with_name(target.name + ".part")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if _is_whole(target, size, sha256):
-                bar.update(size)
-                continue
-            for attempt in range(ATTEMPTS):
-                reason = "its size or checksum is wrong"
-                try:
-                    _fetch(url, part, size, bar)
-                except requests.RequestException as error:
-                    reason = f"{type(error).__name__}"
-                if _is_whole(part, size, sha256):
-                    os.replace(part, target)
-                    break
-                if part.exists() and part.stat().st_size >= size:
-                    part.unlink()  # damaged: from the start
-                if attempt + 1 < ATTEMPTS:
-                    time.sleep(attempt)
-            else:
-                raise UserError(f"the download stopped at {path} ({reason}); run the same command again, it goes on from there")
+            _download(url, folder / path, size, lambda place, size=size, sha256=sha256: _is_whole(place, size, sha256), bar)
     return folder
+
+
+def download_glove(folder, *, url=None, say=print):
+    """Download glove.6B.zip into `folder` and return its path; a partial file (.part) is continued, a whole one kept.
+
+    Its size must be the server's, and its CRCs right. Raises NoNetwork when the server does not answer, UserError when it stops later.
+    """
+    url = url or GLOVE_URL
+    target, length = Path(folder) / GLOVE_ZIP, _first_answer(url, lambda: _ask("HEAD", url, CONNECT_SECONDS)).headers.get("Content-Length")
+    if not (length or "").isdigit() or not int(length):
+        raise UserError(f"{url.split('/')[2]} does not say how large {GLOVE_ZIP} is; get {url} by hand and put it into {folder}")
+    size = int(length)
+
+    def is_whole(path):
+        with contextlib.suppress(UserError):
+            if path.is_file() and path.stat().st_size == size:
+                with _glove_zip(path) as (archive, _):
+                    return archive.testzip() is None
+        return False
+    say(f"Downloading GloVe 6B: {size / 2**20:.1f} MiB, into {target}")
+    with tqdm(total=size, unit="B", unit_scale=True, desc="GloVe", leave=False, disable=None) as bar:
+        _download(url, target, size, is_whole, bar)
+    return target
 
 
 # ---------------------------------------------------------------- finding the data
@@ -1035,15 +1162,18 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description="Prepare VQA-RAD and print what it holds.")
     parser.add_argument("--RAD_dir", metavar="DIR", help="folder with VQA-RAD in one of its three forms (default: data_RAD, or a download)")
     parser.add_argument("--download", action="store_true", help="download the public release into data_RAD/public and do nothing else")
+    parser.add_argument("--download_glove", action="store_true", help="download GloVe (glove.6B.zip, 0.8 GB) into data_RAD and do nothing else")
     options = parser.parse_args(arguments)
-    if options.download:
+    for wanted, title, source, download in (
+            (options.download, "VQA-RAD, public release", "https://osf.io/89kps/", lambda: download_public(_home() / "public")),
+            (options.download_glove, "GloVe 6B", GLOVE_URL, lambda: download_glove(_home()))):
         try:
-            folder = download_public(_home() / "public")
+            if wanted:
+                print(f"{title}: {download()}")
         except NoNetwork as error:
-            raise UserError(f"no download of VQA-RAD: {error}; try again with a network, or get it from https://osf.io/89kps/") from None
-        print(f"VQA-RAD, public release: {folder}")
-        return
-    print("\n".join(summary(find_data(options.RAD_dir))))
+            raise UserError(f"no download of {title}: {error}; try again with a network, or get it from {source}") from None
+    if not (options.download or options.download_glove):
+        print("\n".join(summary(find_data(options.RAD_dir))))
 
 
 if __name__ == "__main__":

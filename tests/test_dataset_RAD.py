@@ -4,10 +4,13 @@ import http.server
 import json
 import os
 import pickle
+import struct
 import sys
 import threading
+import tracemalloc
 import types
 import warnings
+import zipfile
 from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote
@@ -19,7 +22,7 @@ import torch
 from PIL import Image
 
 import dataset_RAD as rad
-from utils import UserError
+from utils import UserError, run_main
 
 SHARED = Path(rad.__file__).resolve().parent.parent / "shared"
 
@@ -453,6 +456,162 @@ def test_authors_tables(tmp_path):
             rad.load_embedding(data, "biowordvec", 200, [tmp_path], quiet)
 
 
+def zipped(path, method=zipfile.ZIP_DEFLATED, **members):
+    """glove.6B.zip with members such as glove.6B.50d.txt from d50="text"."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for dim, text in members.items():
+            archive.writestr(f"glove.6B.{dim[1:]}d.txt", text)
+    return path
+
+
+def test_glove_zip_and_the_widest_of_all_forms(tmp_path):
+    data, said = rad.prepare(processed(tmp_path / "d"), say=quiet), []
+    path = zipped(tmp_path / "d" / "glove" / "glove.6B.zip", d50=row("lung", 1), d100=f"{row('is', 2, 100)}\n{row('lung', 3, 100)}\n", d20="other")
+    table, description = rad.find_embedding(data, "glove", said.append)  # a member without a last line feed reads too
+    assert table.shape == (4, 100) and (table[0] == 2).all() and (table[2] == 3).all() and said == ["GloVe 100d: 2 of 4 words found"]
+    assert str(path) in description and sorted(os.listdir(path.parent)) == ["glove.6B.zip"]  # nothing is unpacked
+    assert (rad.load_embedding(data, "glove", 50, [path.parent], quiet)[0][2] == 1).all()
+    (tmp_path / "data_RAD").mkdir()
+    for dim, value, expected in ((50, 4, 3), (100, 5, 5), (200, 6, 6)):  # narrower loses; of one width plain text is taken; wider wins
+        (tmp_path / "data_RAD" / f"glove.6B.{dim}d.txt").write_text(row("lung", value, dim))
+        assert (rad.find_embedding(data, "glove", quiet)[0][2] == expected).all()
+    zipped(tmp_path / "cache" / "glove.6B.zip", zipfile.ZIP_STORED, d300=row("lung", 7, 300))  # where --download_glove may have to put it
+    assert rad.find_embedding(data, "glove", quiet)[0].shape == (4, 300)
+
+
+def test_zip_is_read_anew_only_when_it_changed(tmp_path, monkeypatch):
+    data = rad.prepare(processed(tmp_path / "d"), say=quiet)
+    path = zipped(tmp_path / "glove.6B.zip", d50=row("lung", 1))
+    first = rad.load_embedding(data, "glove", None, [tmp_path], quiet)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr(rad, "_read_embedding", None)
+        assert np.array_equal(rad.load_embedding(data, "glove", None, [tmp_path], quiet)[0], first)
+    zipped(path, d50=row("lung", 2) + "\n")
+    assert (rad.load_embedding(data, "glove", None, [tmp_path], quiet)[0][2] == 2).all()
+
+
+def error_of_table(data, name, folder):
+    """The one-line message of a word table that can't be used; nothing of it may be kept."""
+    with pytest.raises(UserError) as caught:
+        rad.load_embedding(data, name, None, [folder], quiet)
+    assert "\n" not in str(caught.value) and not list(data.prepared.glob("embedding*"))
+    return str(caught.value)
+
+
+def test_damaged_zips(tmp_path):
+    data = rad.prepare(processed(tmp_path / "d"), say=quiet)
+    text = "".join(row(word, i, 50) + "\n" for i, word in enumerate(("is", "lung", "the")))
+    path = zipped(tmp_path / "glove.6B.zip", zipfile.ZIP_STORED, d50=text)
+    whole = path.read_bytes()
+    at = whole.index(b"the 2 2")  # a word that is not wanted: only the checksum can tell
+    encrypted = bytearray(whole)
+    encrypted[6] |= 1
+    encrypted[whole.index(b"PK\x01\x02") + 8] |= 1
+    for content in (b"", b"not a zip", whole[:-30], whole[len(whole) // 2:], whole[:at] + b"thx" + whole[at + 3:], bytes(encrypted)):
+        path.write_bytes(content)
+        message = error_of_table(data, "glove", tmp_path)
+        assert str(path) in message and "get it again" in message and "--download_glove" in message
+    for method, members in ((zipfile.ZIP_DEFLATED, {"d60": text}), (zipfile.ZIP_LZMA, {"d50": text})):
+        zipped(path, method, **members)
+        assert "no glove.6B.300d.txt" in error_of_table(data, "glove", tmp_path)
+    zipped(path, d50=text + "word 1 2\n")
+    assert f"{path}, line 4" in error_of_table(data, "glove", tmp_path)
+    random = np.random.default_rng(0)
+    for _ in range(300):  # whatever is damaged, it reads right or is one clear line
+        content = bytearray(whole)
+        for place in random.integers(0, len(whole), 3):
+            content[place] = random.integers(256)
+        path.write_bytes(content)
+        try:
+            rad._read_embedding(path, data.dictionary, rad._tables("glove", [tmp_path])[0][0])
+        except UserError as error:
+            assert str(path) in str(error) and "\n" not in str(error)
+
+
+def peak_memory(work):
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_zip_bombs_need_little_memory(tmp_path):
+    data = rad.prepare(processed(tmp_path / "d"), say=quiet)
+    path = tmp_path / "glove.6B.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("glove.6B.50d.txt", "w") as member:
+        for _ in range(200):  # one line of 200 MB
+            member.write(b"0 " * (1 << 19))
+    assert path.stat().st_size < 1 << 20
+    assert peak_memory(lambda: error_of_table(data, "glove", tmp_path)) < 16 << 20
+    with pytest.raises(UserError, match=f"{path}, line 1"):
+        rad.load_embedding(data, "glove", None, [tmp_path], quiet)
+    zipped(path, d50=(row("other", 1) + "\n") * 300_000 + row("lung", 2))  # 30 MB of lines: read through
+    tables = []
+    assert peak_memory(lambda: tables.append(rad.load_embedding(data, "glove", None, [tmp_path], quiet)[0])) < 16 << 20
+    assert (tables[0][2] == 2).all()
+
+
+def binary(path, words, dim=8, between=b"", header=None, after=b""):
+    """A table in word2vec's binary form; the numbers of word i are i + 0.5."""
+    body = between.join(word.encode() + b" " + struct.pack(f"<{dim}f", *[i + 0.5] * dim) for i, word in enumerate(words))
+    path.write_bytes((f"{len(words)} {dim}\n".encode() if header is None else header) + body + between + after)
+    return path
+
+
+@pytest.mark.parametrize("between", [b"", b"\n"])
+@pytest.mark.parametrize("block", [48, 50, 100, 1 << 22])
+def test_binary_table(tmp_path, monkeypatch, between, block):
+    data, said = rad.prepare(processed(tmp_path / "d", [record(1, question="Is the lung naïve?")]), say=quiet), []
+    monkeypatch.setattr(rad, "BLOCK", block)
+    path = binary(tmp_path / "myBIOvec.BIN", ["</s>", "lung", "", "lungs", "a" * 15, "naïve", "the", "zz"], between=between)
+    (tmp_path / "other.bin").write_bytes(b"junk")  # not named like it
+    (tmp_path / "bio.bin").mkdir()
+    table, description = rad.load_embedding(data, "biowordvec", None, [tmp_path], said.append)
+    assert said == ["BioWordVec 8d: 3 of 4 words found"] and str(path) in description and table.dtype == np.float32
+    assert [float(table[i, 7]) for i in (1, 2, 3)] == [6.5, 1.5, 5.5] and (table[1:] == table[1:, :1]).all()
+    assert table.shape == (4, 8) and 0 < np.abs(table[0]).mean() < 0.3  # "is" is not in it
+    assert rad.load_embedding(data, "glove", None, [tmp_path], quiet) is None
+    monkeypatch.setattr(rad, "_read_embedding", None)  # kept
+    assert np.array_equal(rad.load_embedding(data, "biowordvec", 8, [tmp_path], said.append)[0], table) and said[0] == said[1]
+
+
+def test_damaged_binary_tables(tmp_path):
+    data = rad.prepare(processed(tmp_path / "d"), say=quiet)
+    path, words = tmp_path / "bio.bin", ["is", "lung", "other"]
+    whole = binary(path, words).read_bytes()
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        message = error_of_table(data, "biowordvec", tmp_path)
+        assert str(path) in message and ("get it again" in message if end > 3 else "BioWordVec_PubMed_MIMICIII_d200.vec.bin" in message)
+    for header in (b"", b"3\n", b"3 8 1\n", b"3 x\n", b"-3 8\n", b"0 8\n", b"3 0\n", b"3 99999999999\n", b"9" * 100 + b" 8\n", b"\xba\x16O/\n"):
+        binary(path, words, header=header)
+        assert "not word vectors in word2vec's binary form" in error_of_table(data, "biowordvec", tmp_path)
+    for change in ({"header": b"4 8\n"}, {"header": b"3 9\n"}):
+        binary(path, words, **change)
+        assert "get it again" in error_of_table(data, "biowordvec", tmp_path)
+    binary(path, words, after=b"more")  # what stands behind the announced words is nobody's business
+    assert rad.load_embedding(data, "biowordvec", None, [tmp_path], quiet) is not None
+    path.write_bytes(whole[:-4 * 8 - 6 - 4] + struct.pack("<f", float("nan")) + whole[-4 * 8 - 6:])
+    assert "word 2" in error_of_table(data, "biowordvec", tmp_path)
+    path.write_bytes(b"5 8\n" + bytes(20 << 20))  # no space anywhere
+    assert "ends within word 1 of 5" in error_of_table(data, "biowordvec", tmp_path)
+
+
+def test_binary_table_needs_little_memory(tmp_path):
+    data = rad.prepare(processed(tmp_path / "d"), say=quiet)
+    path = tmp_path / "BioWordVec_PubMed_MIMICIII_d200.vec.bin"
+    with open(path, "wb") as file:
+        file.write(b"50000 200\n")
+        for i in range(50_000):
+            file.write((b"lung " if i == 49_999 else b"word%d " % i) + struct.pack("<f", 0.25) * 200)
+    tables = []
+    assert peak_memory(lambda: tables.append(rad.load_embedding(data, "biowordvec", None, [tmp_path], quiet)[0])) < 20 << 20
+    assert path.stat().st_size > 36 << 20 and (tables[0][2] == 0.25).all()
+
+
 # ---------------------------------------------------------------- the authors' archive
 
 WORDS, ANSWERS = ["normal", "is", "lung", "the", "extra"], ["no", "yes", "maybe"]
@@ -559,6 +718,11 @@ class Release(http.server.BaseHTTPRequestHandler):
         if path in lists and state.mode != "away":
             items, following = lists[path]
             self.answer(200, json.dumps({"data": items, "links": {"next": following}}).encode())
+        elif path == "/data/glove.6B.zip":
+            self.send_response(302)
+            self.send_header("Location", "/get/glove.6B.zip")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
         elif path.startswith("/get/") and state.mode != "away":
             body, status = state.files[path[5:]], 200
             if path[5:] in state.damage:
@@ -573,6 +737,19 @@ class Release(http.server.BaseHTTPRequestHandler):
             self.answer(status, body)
         else:
             self.answer(503, b"")
+
+    def do_HEAD(self):
+        path, state = unquote(self.path), self.server
+        state.log.append(("HEAD " + path, None))
+        if path == "/data/glove.6B.zip":  # as at Stanford: it lies on another host
+            self.send_response(302)
+            self.send_header("Location", "/get/glove.6B.zip")
+            self.send_header("Content-Length", "0")
+        else:
+            self.send_response(503 if state.mode == "away" else 200)
+            if state.mode != "no length":
+                self.send_header("Content-Length", str(len(state.files[path[5:]])))
+        self.end_headers()
 
     def answer(self, status, body, sent=None):
         self.send_response(status)
@@ -714,3 +891,96 @@ def test_command_line(tmp_path, capsys):
     assert "3 images, 4 words, 2 answers" in capsys.readouterr().out
     with pytest.raises(UserError, match="no download"):
         rad.main(["--download"])
+
+
+# ---------------------------------------------------------------- GloVe's download
+
+@pytest.fixture
+def stanford(tmp_path, release, monkeypatch):
+    """The stand-in server with a glove.6B.zip of some 150 kB."""
+    lines = "".join(f"w{i} " + " ".join(f"{v:.3f}" for v in values) + "\n"
+                    for i, values in enumerate(np.random.default_rng(0).normal(size=(1000, 50))))
+    release.files["glove.6B.zip"] = zipped(tmp_path / "made" / "glove.6B.zip", d50=lines + row("lung", 1)).read_bytes()
+    monkeypatch.setattr(rad, "GLOVE_URL", f"http://127.0.0.1:{release.server_port}/data/glove.6B.zip")
+    return release
+
+
+def fetched(server):
+    return [asked for path, asked in server.log if path == "/get/glove.6B.zip"]
+
+
+def test_glove_is_downloaded_and_used(tmp_path, stanford, capsys):
+    rad.main(["--download_glove"])
+    path = tmp_path / "data_RAD" / "glove.6B.zip"
+    assert str(path) in capsys.readouterr().out and path.read_bytes() == stanford.files["glove.6B.zip"]
+    assert os.listdir(path.parent) == ["glove.6B.zip"] and fetched(stanford) == [None]
+    rad.main(["--download_glove"])  # whole: not fetched again
+    assert fetched(stanford) == [None]
+    said, data = [], rad.prepare(processed(tmp_path / "d"), say=quiet)
+    assert (rad.find_embedding(data, "glove", said.append)[0][2] == 1).all() and said == ["GloVe 50d: 1 of 4 words found"]
+
+
+def test_glove_goes_to_the_cache_when_data_RAD_is_read_only(tmp_path, stanford, monkeypatch):
+    real = rad.writable
+    monkeypatch.setattr(rad, "writable", lambda place: "data_RAD" not in Path(place).parts and real(place))
+    rad.main(["--download_glove"])
+    assert (tmp_path / "cache" / "glove.6B.zip").is_file()
+    assert rad.find_embedding(rad.prepare(processed(tmp_path / "d"), say=quiet), "glove", quiet)[0].shape == (4, 50)
+
+
+@pytest.mark.parametrize("mode", ["", "no ranges"])
+def test_glove_download_resumes(tmp_path, stanford, mode):
+    body, bars = stanford.files["glove.6B.zip"], []
+    (tmp_path / "glove.6B.zip.part").write_bytes(body[:1000])
+    stanford.mode = mode
+    real = rad.tqdm
+
+    def tqdm(*args, **kwargs):
+        bars.append(real(*args, **kwargs | {"file": open(os.devnull, "w"), "disable": False}))
+        return bars[-1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rad, "tqdm", tqdm)
+        assert rad.download_glove(tmp_path, say=quiet).read_bytes() == body
+    assert fetched(stanford) == ["bytes=1000-"] and not (tmp_path / "glove.6B.zip.part").exists()
+    assert bars[0].n == bars[0].total == len(body)  # what was there counts once
+
+
+def test_glove_download_stops_and_goes_on_later(tmp_path, stanford):
+    body, stanford.cut = stanford.files["glove.6B.zip"], {"glove.6B.zip"}
+    with pytest.raises(UserError, match="stopped at glove.6B.zip.*run the same command again"):
+        rad.main(["--download_glove"])
+    folder = tmp_path / "data_RAD"
+    assert os.listdir(folder) == ["glove.6B.zip.part"] and (folder / "glove.6B.zip.part").stat().st_size > len(body) * 0.6
+    stanford.cut = set()
+    rad.main(["--download_glove"])
+    assert (folder / "glove.6B.zip").read_bytes() == body
+
+
+def test_damaged_glove_is_fetched_again(tmp_path, stanford):
+    body, stanford.damage = stanford.files["glove.6B.zip"], {"glove.6B.zip"}
+    at = body.index(b"PK\x01\x02") - 100  # damage that only the checksum shows, in a finished and in a partial file
+    damaged = body[:at] + bytes([body[at] ^ 1]) + body[at + 1:]
+    (tmp_path / "glove.6B.zip").write_bytes(damaged)
+    (tmp_path / "glove.6B.zip.part").write_bytes(damaged[:-50])
+    assert rad.download_glove(tmp_path, say=quiet).read_bytes() == body
+    assert fetched(stanford) == [f"bytes={len(body) - 50}-", None]
+    stanford.files["glove.6B.zip"] = damaged  # the server's own is damaged
+    with pytest.raises(UserError, match="checksum"):
+        rad.download_glove(tmp_path / "new", say=quiet)
+    assert not os.listdir(tmp_path / "new")
+
+
+def test_no_glove_to_be_had(tmp_path, stanford, capsys, monkeypatch):
+    stanford.mode = "no length"
+    with pytest.raises(UserError, match="how large"):
+        rad.download_glove(tmp_path / "new", say=quiet)
+    stanford.mode = "away"
+    with pytest.raises(UserError, match="answered 503.*get it from"):
+        rad.main(["--download_glove"])
+    monkeypatch.setattr(rad, "GLOVE_URL", "http://127.0.0.1:9/glove.6B.zip")
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as left:
+        run_main(lambda: rad.main(["--download_glove"]))
+    said = capsys.readouterr()
+    assert left.value.code == 2 and said.err.count("\n") == 1 and "no download of GloVe" in said.err and not said.out
+    assert not (tmp_path / "data_RAD" / "glove.6B.zip.part").exists()
