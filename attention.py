@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
+from parallel import count_over_all, sum_over_all
+
 
 def spatial_features(height, width, dtype=torch.float32, device=None):
     """Where each cell of a feature map lies (DESIGN section 4): (height * width, 8), row by row.
@@ -58,7 +60,7 @@ class NonLocalBlock(nn.Module):
 
         mixing (B, L, r) and values (B, r, D). The statistics of the (B * L, C) tensor W y come from the D x D covariance of
         y, and that from the r x r Gram matrix of `mixing` (DESIGN 6.2): within the samples plus between them, both centred,
-        so that no precision is lost where attention is nearly uniform.
+        so that no precision is lost where attention is nearly uniform. With several processes B is the batch of all of them.
         """
         bn, bias = self.bn, self.W.bias
         if not bn.training:
@@ -67,14 +69,14 @@ class NonLocalBlock(nn.Module):
             with torch.autocast(mixing.device.type, enabled=False):  # sums of squares: not in bf16
                 weight = self.W.weight
                 mixing, values = mixing.to(weight.dtype), values.to(weight.dtype)
-                samples, tokens = mixing.shape[:2]
+                samples, tokens = count_over_all(mixing.shape[0], mixing.device), mixing.shape[1]
                 centre = mixing.mean(1, keepdim=True)  # (B, 1, r)
                 centred = mixing - centre
                 gram = centred.transpose(1, 2) @ centred / (samples * tokens)  # (B, r, r)
                 sample_means = (centre @ values).squeeze(1)  # (B, D)
-                mean_y = sample_means.mean(0)  # (D,)
+                mean_y = sum_over_all(sample_means.sum(0)) / samples  # (D,)
                 between = sample_means - mean_y
-                covariance = values.flatten(0, 1).T @ (gram @ values).flatten(0, 1) + between.T @ between / samples  # (D, D)
+                covariance = sum_over_all(values.flatten(0, 1).T @ (gram @ values).flatten(0, 1) + between.T @ between / samples)  # (D, D)
                 variance = ((weight @ covariance) * weight).sum(1).clamp_min(0)  # (C,) diag(W cov W^T)
                 mean = weight @ mean_y + bias
                 self._track(mean.detach(), variance.detach(), samples * tokens)

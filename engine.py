@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from base_model import CHANNELS, imagenet_state
 from dataset_RAD import ORGANS, ImageStore, first_writable, to_float, tokenize, training_questions
+from parallel import everyones, is_first, world
 from scores import near_identical
 from utils import Stopped, UserError, atomic_h5, atomic_path, digest_bytes, digest_state, load_checkpoint, save_checkpoint, say, stop_signals
 
@@ -193,13 +194,17 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
     """
     progress = progress or {"epoch": 0, "best": -math.inf, "sums": [0.0, 0, 0, 0], "history": []}
     best, history, (total, right, scored, steps) = progress["best"], list(progress["history"]), progress["sums"]
-    write_log(output, history)
+    if is_first():
+        write_log(output, history)
     saved = f"{output}/last.pth holds what was reached before" if (output / "last.pth").exists() else "nothing was saved yet"
 
-    def state(epoch, sums):
-        return checkpoint | {"version": VERSION, "epoch": epoch, "best": best, "history": history, "sums": sums, "model": model.state_dict(),
-                             "optimizer": optimizer.state_dict(), "random": torch.get_rng_state(),
-                             "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []}
+    def save(name, epoch, sums, optimizer_too=True):
+        """A checkpoint, by process 0; all processes give their random states to it."""
+        random = everyones([torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None])
+        if is_first():
+            state = checkpoint | {"version": VERSION, "epoch": epoch, "best": best, "history": history, "sums": sums, "random": random,
+                                  "model": model.state_dict()}
+            save_checkpoint(output / name, state | ({"optimizer": optimizer.state_dict()} if optimizer_too else {}))
 
     with stop_signals() as stopped:
         for epoch in range(progress["epoch"], args.epochs):
@@ -209,23 +214,29 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
             loader = train_batches(epoch)
             count = len(loader)
             loader = loader[steps:] if isinstance(loader, list) else loader.skip(steps)
-            with tqdm(loader, desc=f"epoch {epoch} of 0-{args.epochs - 1}", unit="step", leave=False, initial=steps, total=count) as bar:
+            with tqdm(loader, desc=f"epoch {epoch} of 0-{args.epochs - 1}", unit="step", leave=False, initial=steps, total=count,
+                      disable=not is_first()) as bar:
                 for batch in bar:
                     for group in optimizer.param_groups:
                         group["lr"] = rate * group.get("scale", 1) * min(1, (epoch * count + steps + 1) / max(warmup, 1))
                     loss, good, of = batch_loss(batch)
-                    norm = train_step(model, optimizer, loss, args.clip_norm)
-                    value = loss.item()
+                    part = 1.0 if world()[1] == 1 else of / sum(everyones(of))  # this process's share of the batch
+                    norm = train_step(model, optimizer, loss * part * world()[1], args.clip_norm)  # gradients are averaged over the processes
+                    value = loss.item() * part
                     if not math.isfinite(value) or not math.isfinite(norm.item()):
                         raise UserError(f"epoch {epoch}, step {steps}: the loss or its gradient is not finite ({value}){names(batch)}: lower --lr or "
                                         f"use --precision float32; {saved}")
                     total, right, scored, steps = total + value, right + good, scored + of, steps + 1
                     bar.set_postfix(loss=f"{total / steps:.3f}", rate=f"{rate:.4g}")
-                    if stopped or time.perf_counter() - safe > save_seconds:
-                        save_checkpoint(output / "last.pth", state(epoch - 1, [total, right, scored, steps]))
+                    signals = everyones((stopped[0] if stopped else 0, time.perf_counter() - safe > save_seconds))  # all do the same
+                    signal = max(number for number, _ in signals)
+                    if signal or signals[0][1]:
+                        sums = [sum(column) for column in zip(*everyones([total, right, scored]))]
+                        save("last.pth", epoch - 1, [*sums, steps])
                         safe, saved = time.perf_counter(), f"{output}/last.pth holds epoch {epoch} up to step {steps}"
-                    if stopped:
-                        raise Stopped(stopped[0], f"{saved}; --resume goes on from there")
+                    if signal:
+                        raise Stopped(signal, f"{saved}; --resume goes on from there")
+            total, right, scored = (sum(column) for column in zip(*everyones([total, right, scored])))
             row = {"epoch": epoch, "rate": rate, "loss": total / max(steps, 1), "train_score": right / max(scored, 1)}
             total, right, scored, steps = 0.0, 0, 0, 0
             kept = args.save_every and (epoch + 1) % args.save_every == 0
@@ -236,23 +247,23 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
             is_best = score is None or score >= best
             best = best if score is None or not is_best else score
             history.append(row)
-            whole = state(epoch, [0.0, 0, 0, 0])
-            light = {key: value for key, value in whole.items() if key != "optimizer"}
             if is_best and not (validate and score is None):  # before last.pth: a run that is killed between the two does its epoch again
-                save_checkpoint(output / "best.pth", light)
+                save("best.pth", epoch, [0.0, 0, 0, 0], optimizer_too=False)
             if kept:
-                save_checkpoint(output / f"epoch_{epoch}.pth", light)
-            save_checkpoint(output / "last.pth", whole)
+                save(f"epoch_{epoch}.pth", epoch, [0.0, 0, 0, 0], optimizer_too=False)
+            save("last.pth", epoch, [0.0, 0, 0, 0])
             saved = f"{output}/last.pth holds epoch {epoch}"
-            write_log(output, history)
+            if is_first():
+                write_log(output, history)
             if writer:
                 for name, number in row.items():
                     writer.add_scalar(name, number, epoch)
                 writer.flush()
             shown = "  ".join(f"{name} {number:.4g}" for name, number in row.items() if name != "epoch")
             say(f"epoch {epoch} of 0-{args.epochs - 1}  {shown}{'  best' if is_best and score is not None else ''}")
-            if stopped and epoch + 1 < args.epochs:
-                raise Stopped(stopped[0], f"{saved}; --resume goes on from there")
+            signal = max(everyones(stopped[0] if stopped else 0))
+            if signal and epoch + 1 < args.epochs:
+                raise Stopped(signal, f"{saved}; --resume goes on from there")
 
 
 def write_log(output, history):
@@ -269,10 +280,13 @@ def restore(state, model, optimizer, path):
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
-        if torch.cuda.is_available() and len(state["random_cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(state["random_cuda"])
-        return {"epoch": state["epoch"] + 1, "best": state["best"], "sums": state["sums"], "history": state["history"]}
+        rank, count = world()
+        if len(state["random"]) == count:  # with another number of processes the bits differ anyway
+            torch.set_rng_state(state["random"][rank][0])
+            if torch.cuda.is_available() and state["random"][rank][1] is not None:
+                torch.cuda.set_rng_state(state["random"][rank][1])
+        sums = state["sums"] if rank == 0 else [0.0, 0, 0, state["sums"][3]]  # they are added up over the processes
+        return {"epoch": state["epoch"] + 1, "best": state["best"], "sums": sums, "history": state["history"]}
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} does not fit this run ({str(error).splitlines()[0][:160]}): it is damaged or of another version; start anew "
                         "with another --output") from None

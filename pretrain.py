@@ -8,6 +8,7 @@ An organ's encoder learns its image task (organ masks or classes of findings) an
 train.py finds the files by itself.
 """
 import argparse
+import contextlib
 import datetime
 import platform
 import signal
@@ -26,6 +27,7 @@ from dataset_MTPT import NAMES, OrganImages, compatibility_entries, find_organ_s
 from dataset_RAD import EMBEDDING_DIMS, find_data, find_embedding, to_float, writable
 from engine import (VERSION, batches, check_checkpoint, fit, image_organs, image_reader, image_type_accuracy, imagenet_start, load_part, restore,
                     train_image_type)
+from parallel import begin, end, first_alone, is_first, own_random_numbers, parallel, share, synchronise_norms, world
 from utils import (UserError, atomic_path, choose_device, choose_precision, load_checkpoint, lock, read_json, run_main, save_checkpoint, say, set_seed,
                    write_json)
 
@@ -167,7 +169,8 @@ class Loader:
 
     def epoch(self, epoch):
         """A training epoch: shuffled batches, which depend on the seed and the epoch only."""
-        return Batches(self, [[(epoch, index) for index in batch] for batch in batches(range(len(self.images)), self.batch_size, self.seed, epoch)])
+        lists = share(batches(range(len(self.images)), self.batch_size, self.seed, epoch))
+        return Batches(self, [[(epoch, index) for index in batch] for batch in lists])
 
     def in_order(self, size=32):
         """All images once, in order."""
@@ -276,6 +279,10 @@ def pretrain_organ(organ_set, data, args, device, start):
     same["encoder_rate"] = same["encoder_rate"] or (1.0 if start[1] is None else 0.1)
     same["encoder"] = arguments["encoder"]
     model.to(device, memory_format=torch.channels_last)
+    if world()[1] > 1:
+        synchronise_norms(model)
+        own_random_numbers(args.seed)
+    trained = parallel(model)
     optimizer = make_optimizer(model, args.lr, same["encoder_rate"])
     progress = restore(kept, model, optimizer, folder / "last.pth") if kept else None
     train_entries, held_entries = compatibility_entries(data, seed=args.seed) if args.compatibility else ([], [])
@@ -290,7 +297,7 @@ def pretrain_organ(organ_set, data, args, device, start):
     def batch_loss(batch):
         images, targets, tokens, compatible = loader.to_device(batch)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
-            output = model(images, tokens if args.compatibility else None)
+            output = trained(images, tokens if args.compatibility else None)
         right = (output.task_logits.argmax(1) == targets).sum().item()
         return pretraining_loss(output, targets, compatible), right, targets.numel()
 
@@ -301,16 +308,20 @@ def pretrain_organ(organ_set, data, args, device, start):
             log["held_out_compatibility"] = results["compatibility"]["accuracy"]
         return None, log  # no score: the last epoch is taken, so that held-out figures choose nothing
 
-    held_folder = lock(folder)
+    held_folder = lock(folder) if is_first() else None
     about = {"organ": organ, "data": organ_set.about(), "questions": data.about(), "start": description, "encoder": arguments["encoder"],
              "identity": same, "model_arguments": arguments, "phantom": organ_set.phantom or args.compatibility and data.phantom}
-    write_json(folder / "run.json", about | {
+    run = about | {
         "command": sys.argv, "arguments": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
-        "device": str(device), "versions": {"python": platform.python_version(), "torch": torch.__version__}})
-    with SummaryWriter(folder / "tensorboard") as writer:
+        "device": str(device), "versions": {"python": platform.python_version(), "torch": torch.__version__}, "processes": world()[1]}
+    if is_first():
+        write_json(folder / "run.json", run)
+    with SummaryWriter(folder / "tensorboard") if is_first() else contextlib.nullcontext() as writer:
         fit(model, optimizer, argparse.Namespace(**(vars(args) | {"epochs": same["epochs"]})), loader.epoch, batch_loss, validate,
             about | {"dictionary": data.dictionary}, folder, progress, writer, schedule=polynomial_rate, every=max(1, 100 // steps),
             warmup=args.warmup)
+    if not is_first():
+        return
     results, table, predicted = results_of(model, organ_set, held, {"compatibility": train_entries, "compatibility_new_questions": held_entries},
                                            device, args.precision)
     save_results(args.results, organ, about | {"weights": str(file), "results": results})
@@ -438,6 +449,7 @@ def save_figure(figure, path):
 
 def main():
     args = parse_args()
+    args.gpu = begin(args.gpu)
     device = choose_device(args.gpu)
     args.precision = choose_precision(args.precision, device)
     organs = NAMES if args.organ in ("all", "image_type") else (args.organ,)
@@ -448,17 +460,21 @@ def main():
                 raise UserError(f"{args.output} holds {name} already: --resume goes on with what is there; to start anew, move it away or name "
                                 "another --output")
     read_results(args.results)
-    sets = find_organ_sets(args.MTPT_dir, organs, say)
-    data = find_data(args.RAD_dir, say=say)
+    with first_alone():
+        sets = find_organ_sets(args.MTPT_dir, organs, say)
+    with first_alone():
+        data = find_data(args.RAD_dir, say=say)
     for folder in (args.output, args.results):
         if not writable(folder):
             raise UserError(f"{folder} can't be written: name another folder with --output or --results")
     if args.organ != "image_type":
-        start = imagenet_start(args.encoder, args.random_encoders)
+        with first_alone():
+            start = imagenet_start(args.encoder, args.random_encoders)
         for name in organs:
             pretrain_organ(sets[name], data, args, device, start)
-    if "image_type" in targets:
+    if "image_type" in targets and is_first():
         pretrain_image_type(sets, data, args, device)
+    end()
     say(f"done: weights in {args.output}, results in {args.results}. Next: {HERE / 'train.sh'}")
 
 

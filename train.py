@@ -4,6 +4,7 @@
     python train.py --RAD_dir DIR --split clean      your data, without the training records that reword test questions
 """
 import argparse
+import contextlib
 import datetime
 import platform
 import shlex
@@ -19,6 +20,7 @@ from base_model import CHANNELS, ORGAN_ENCODERS, VQAModel
 from dataset_RAD import EMBEDDING_DIMS, QUESTION_LEN, find_data, find_embedding, set_question_len, split_validation, training_questions
 from engine import (Inputs, batches, check_checkpoint, check_vocabulary, collate, encode_images, fit, image_organs, image_reader, image_type_accuracy,
                     imagenet_start, load_part, organ_logits, predict, read_checkpoint, restore, train_image_type, vqa_loss, without_questions)
+from parallel import begin, end, everyones, first_alone, is_first, own_random_numbers, parallel, share, synchronise_norms, world
 from scores import PROTOCOLS, mean_and_spread
 from utils import UserError, choose_device, choose_precision, load_checkpoint, lock, read_json, run_main, say, set_seed, write_json
 
@@ -292,13 +294,15 @@ def run_name(args):
 
 def main():
     args = parse_args()
-    device = choose_device(args.gpu)
     if args.seeds > 1:
         return train_seeds(args)
+    args.gpu = begin(args.gpu)
+    device = choose_device(args.gpu)
     output = args.output or HERE / "saved_models" / run_name(args)
     if (output / "last.pth").exists() and not args.resume:
         raise UserError(f"{output} holds a run already: name another --output, or --resume to go on with it")
-    data = find_data(args.RAD_dir, say=say)
+    with first_alone():
+        data = find_data(args.RAD_dir, say=say)
     if args.question_len != QUESTION_LEN:
         data = set_question_len(data, args.question_len)
     if args.image_only:
@@ -313,7 +317,8 @@ def main():
     resumed = read_checkpoint(output / "last.pth") if args.resume else args.input and read_checkpoint(args.input)
     if resumed and not frozen:
         resumed = unshare(resumed)
-    model, arguments, description = build_model(args, data, frozen, resumed)
+    with first_alone():
+        model, arguments, description = build_model(args, data, frozen, resumed)
     train, val = split_validation(training_questions(data, args.split), args.val_fraction, args.split, args.seed)
     if len(train) < 2:
         raise UserError(f"{len(train)} training questions are left: lower --val_fraction")
@@ -333,9 +338,13 @@ def main():
             say(f"image-type classifier: {'trained on' if args.modal_classifier_path else 'trained'} first, right on {100 * accuracy:.1f}% of the "
                 "training images; frozen like the encoders")
         model.image.freeze()
-        maps_path = encode_images(model.image, data, device)
+        with first_alone():
+            maps_path = encode_images(model.image, data, device)
         organs = organ_logits(model.image.image_type, data, device) if args.distmodal else None
     inputs = Inputs(data, device, maps_path, organs, args.distmodal, args.question_only)
+    if world()[1] > 1:
+        synchronise_norms(model)
+        own_random_numbers(args.seed)
     optimizer = torch.optim.Adamax([p for p in model.parameters() if p.requires_grad], lr=args.lr)
     if args.resume:
         progress = restore(resumed, model, optimizer, output / "last.pth")
@@ -344,41 +353,48 @@ def main():
         f"{data.ntoken} words, {data.num_answers} answers")
     say(f"encoders: {description}, {'frozen' if frozen else 'trained'}; {device}, {args.precision}; {sum(p.numel() for p in model.parameters()):,} parameters")
 
+    trained = parallel(model)
+
     def batch_loss(batch):
         tokens, labels, organs = collate(batch, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
-            result = model(questions=tokens, **inputs([q.image for q in batch]))
+            result = trained(questions=tokens, **inputs([q.image for q in batch]))
         right = (result.logits.argmax(1) == labels).sum().item()
         return vqa_loss(result, labels, organs), right, len(batch)
 
     def validate():
-        probabilities = predict(model, val, inputs, device, args.precision)
-        labels = torch.tensor([q.label for q in val])
-        correct = (probabilities.argmax(1) == labels).float()
+        mine = share([list(range(len(val)))])[0] if len(val) >= world()[1] else list(range(len(val)))  # each question in one process
+        answers = predict(model, [val[i] for i in mine], inputs, device, args.precision).argmax(1).tolist()
+        right = dict(pair for part in everyones([(i, float(answer == val[i].label)) for i, answer in zip(mine, answers)]) for pair in part)
+        correct = torch.tensor([right[i] for i in range(len(val))])
         log = {"val_score": correct.mean().item()}
         for group in ("OPEN", "CLOSED"):
             if (these := [i for i, q in enumerate(val) if q.answer_type == group]):
                 log[f"val_{group.lower()}"] = correct[these].mean().item()
         return log["val_score"], log
 
-    held = lock(output)
-    if (output / "last.pth").exists() and not args.resume:
+    held = lock(output) if is_first() else None
+    if is_first() and (output / "last.pth").exists() and not args.resume:
         raise UserError(f"{output} holds a run already: name another --output, or --resume to go on with it")
-    write_json(output / "run.json", {
+    about = {
         "arguments": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
         "command": sys.argv, "data": data.about(), "model_arguments": arguments, "seed": args.seed,
         "start": description, "frozen_encoders": frozen, "device": str(device), "training_questions": len(train),
         "validation_questions": len(val), "versions": {"python": platform.python_version(), "torch": torch.__version__,
-                                                       "torchvision": torchvision.__version__}})
+                                                       "torchvision": torchvision.__version__}, "processes": world()[1]}
+    if is_first():
+        write_json(output / "run.json", about)
     checkpoint = {"model_arguments": arguments, "dictionary": data.dictionary, "answers": data.answers, "question_len": args.question_len,
                   "data": data.about(), "identity": identity, "split": args.split,
                   "start": description, "frozen": frozen, "question_only": args.question_only,
                   "image_only": args.image_only, "val_fraction": args.val_fraction, "seed": args.seed}
-    with SummaryWriter(output / "tensorboard") as writer:
-        fit(model, optimizer, args, lambda epoch: batches(train, args.batch_size, args.seed, epoch), batch_loss,
+    with SummaryWriter(output / "tensorboard") if is_first() else contextlib.nullcontext() as writer:
+        fit(model, optimizer, args, lambda epoch: share(batches(train, args.batch_size, args.seed, epoch)), batch_loss,
             validate if val else None, checkpoint, output, progress, writer,
             names=lambda batch: f"; questions {', '.join(str(q.qid) for q in batch)}")
-    held.close()
+    if held:
+        held.close()
+    end()
     say(f"done. Next: {shlex.quote(str(HERE / 'test.sh'))} --input {shlex.quote(str(output.resolve()))}")
 
 

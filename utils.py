@@ -268,7 +268,9 @@ _say_lock = threading.Lock()
 
 
 def say(message):
-    """Print one line at once, without breaking a progress bar."""
+    """Print one line at once, without breaking a progress bar. Of several processes (torchrun) the first one speaks."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     from tqdm import tqdm
     with _say_lock:
         tqdm.write(str(message), file=sys.stdout)

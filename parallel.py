@@ -1,0 +1,150 @@
+"""Several processes, one training: what `torchrun --nproc_per_node N train.py` needs beyond PyTorch's DistributedDataParallel.
+
+Each process takes its share of every batch; batch-norm statistics and gradients are those of the whole batch, so that N processes do
+what one does with the same batch size. Process 0 alone writes. Without torchrun every function here does nothing.
+"""
+import contextlib
+import os
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from utils import UserError
+
+
+def begin(gpu):
+    """Join the processes that torchrun started, if any. Returns --gpu for this process: its own GPU, or -1 for the CPU (gloo).
+
+    Raises UserError when there are fewer GPUs than processes.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
+        return gpu
+    local, here = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    on_gpu = gpu != -1 and torch.cuda.is_available()
+    if on_gpu and torch.cuda.device_count() < here:
+        raise UserError(f"{here} processes and {torch.cuda.device_count()} GPUs on this machine: lower --nproc_per_node, or --gpu -1 for CPUs")
+    if on_gpu:
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    return local if on_gpu else -1
+
+
+def end():
+    """Leave the other processes, when all have come so far."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def own_random_numbers(seed):
+    """From here on each process draws its own random numbers (dropout); process 0 draws those that a single one would."""
+    if not is_first():
+        torch.manual_seed(seed + 1_000_003 * world()[0])
+
+
+def world():
+    """(this process's number, how many there are): (0, 1) without torchrun."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def is_first():
+    """True in the process that writes and speaks."""
+    return world()[0] == 0
+
+
+@contextlib.contextmanager
+def first_alone():
+    """The block runs in process 0 first and then, when its files are there, in the others."""
+    if not is_first():
+        dist.barrier()
+    yield
+    if is_first() and world()[1] > 1:
+        dist.barrier()
+
+
+def share(lists):
+    """This process's share of each batch (a list). A batch that has fewer members than there are processes is left out by all."""
+    rank, count = world()
+    return lists if count == 1 else [batch[rank::count] for batch in lists if len(batch) >= count]
+
+
+def everyones(value):
+    """The values of all processes, in order: a list."""
+    if world()[1] == 1:
+        return [value]
+    values = [None] * world()[1]
+    dist.all_gather_object(values, value)
+    return values
+
+
+class _Sum(torch.autograd.Function):
+    """A sum over all processes. Every process's loss depends on it, so its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx, tensor):
+        total = tensor.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return _Sum.forward(ctx, gradient)
+
+
+def sum_over_all(tensor):
+    """The tensor summed over all processes; gradients flow back to each one's part."""
+    return tensor if world()[1] == 1 else _Sum.apply(tensor)
+
+
+def count_over_all(number, device):
+    """A number summed over all processes: itself, or a float64 tensor without dimensions."""
+    return number if world()[1] == 1 else _Sum.apply(torch.tensor(float(number), dtype=torch.float64, device=device))
+
+
+class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm over the batches of all processes, on CPUs, where nn.SyncBatchNorm is not to be had. x (B, C) or (B, C, ...)."""
+
+    def _check_input_dim(self, x):
+        pass
+
+    def forward(self, x):
+        if not self.training:
+            return super().forward(x)
+        dims = [0, *range(2, x.dim())]
+        wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        count = count_over_all(x.numel() // x.shape[1], x.device)
+        mean = sum_over_all(wide.sum(dims)) / count  # (C,)
+        centred = wide - mean.view(shape)
+        variance = sum_over_all(centred.square().sum(dims)) / count  # (C,)
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean.detach().to(self.running_mean), self.momentum)
+            self.running_var.lerp_((variance.detach() * (count / max(count - 1, 1))).to(self.running_var), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+
+
+def synchronise_norms(module):
+    """Replace a model's BN layers by ones over all processes, in place; names and weights stay. Returns the model."""
+    if any(p.is_cuda for p in module.parameters()):
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for name, child in module.named_children():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            new = SyncedBatchNorm(child.num_features, child.eps, child.momentum).train(child.training)
+            new.weight, new.bias = child.weight, child.bias
+            new.running_mean, new.running_var, new.num_batches_tracked = child.running_mean, child.running_var, child.num_batches_tracked
+            setattr(module, name, new)
+        else:
+            synchronise_norms(child)
+    return module
+
+
+def parallel(model):
+    """What to call in place of the model in training: itself, or with several processes a DistributedDataParallel around it."""
+    if world()[1] == 1:
+        return model
+    device = next(model.parameters()).device
+    # a BN right behind a bias cancels it: some parameters have no part in the loss
+    return nn.parallel.DistributedDataParallel(model, [device.index] if device.type == "cuda" else None, find_unused_parameters=True)
