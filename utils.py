@@ -41,7 +41,8 @@ def stop_signals():
     if threading.current_thread() is not threading.main_thread():  # only the main one can have handlers
         yield caught
         return
-    before = {number: signal.signal(number, keep) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]  # a shell's "&" ignores Ctrl-C
+    before = {number: signal.signal(number, keep) for number in heeded}
     try:
         yield caught
     finally:
@@ -72,8 +73,8 @@ def run_main(main):
     """
     def terminate(number, _):
         raise Stopped(number)  # so that temporary files go
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, terminate)
+    in_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, terminate) if in_main else None
     try:
         code = main() or 0
     except UserError as error:
@@ -96,6 +97,9 @@ def run_main(main):
             raise
         where = f" ({error.filename})" if error.filename else ""
         code = fail(" ".join(f"{error.strerror or error}{where}: free some space there or name another folder (--output, --RAD_dir)".split()))
+    finally:
+        if in_main:
+            signal.signal(signal.SIGTERM, before)
     sys.stdout.flush()
     sys.exit(code)
 

@@ -89,7 +89,10 @@ def train_once(folder, pause=0.0, save_seconds=0.0, after=None):
 
 def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
     """SIGKILL at random moments, also while a checkpoint is written (a torn temporary file is left then)."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the children: sums over other numbers of threads differ in the last bit
     whole = train_once(tmp_path / "whole", save_seconds=1e9)
+    torch.set_num_threads(threads)
     script = KILLER.format(root=str(ROOT), tests=str(ROOT / "tests"))
     done = subprocess.run([sys.executable, "-c", script, tmp_path / "killed"], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
@@ -107,8 +110,18 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
     assert not list((tmp_path / "killed").glob(".*.tmp"))
 
 
+@pytest.fixture
+def heeded():
+    """Both signals as in a terminal: a test run in the background inherits an ignored SIGINT."""
+    before = [(number, signal.signal(number, handler)) for number, handler in
+              ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))]
+    yield
+    for number, handler in before:
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_within_the_epoch(tmp_path, number):
+def test_a_signal_saves_within_the_epoch(tmp_path, number, heeded):
     steps = []
 
     def after(batch):
@@ -117,20 +130,28 @@ def test_a_signal_saves_within_the_epoch(tmp_path, number):
             os.kill(os.getpid(), number)
     with pytest.raises(Stopped, match="holds epoch 1 up to step 3; --resume") as stopped:
         train_once(tmp_path, save_seconds=1e9, after=after)
-    assert stopped.value.number == number and signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+    assert stopped.value.number == number and signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)  # put back
     resumed = train_once(tmp_path, save_seconds=1e9, after=steps.append)
     assert len(steps) == EPOCHS * STEPS  # no step twice, none left out
     whole = train_once(tmp_path / "whole", save_seconds=1e9)
     assert all(torch.equal(a, b) for a, b in zip(resumed.state_dict().values(), whole.state_dict().values()))
 
 
-def test_a_second_signal_ends_at_once():
+def test_a_second_signal_ends_at_once(heeded):
     with pytest.raises(Stopped), stop_signals() as stopped:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)
         assert stopped == [signal.SIGINT]
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)
+
+
+def test_an_ignored_signal_stays_ignored(heeded):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stop_signals() as stopped:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        assert not stopped
 
 
 def test_not_finite_names_the_batch_and_keeps_what_was_saved(tmp_path):
@@ -157,6 +178,6 @@ def test_two_runs_in_one_folder(tmp_path):
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_exit_codes_of_signals(number, code):
-    script = f"import sys, os, time; sys.path.insert(0, {str(ROOT)!r})\nimport utils\ndef main():\n    os.kill(os.getpid(), {int(number)})\n    time.sleep(5)\n"
+    script = f"import sys, os, signal, time; sys.path.insert(0, {str(ROOT)!r})\nimport utils\nsignal.signal(signal.SIGINT, signal.default_int_handler)\ndef main():\n    os.kill(os.getpid(), {int(number)})\n    time.sleep(5)\n"
     done = subprocess.run([sys.executable, "-c", script + "utils.run_main(main)"], capture_output=True, text=True)
     assert done.returncode == code and len(done.stderr.splitlines()) == 1
