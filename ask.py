@@ -14,6 +14,7 @@ import tempfile
 import textwrap
 import threading
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch.nn import functional as F
 
-from base_model import VQAModel, is_official
+from base_model import is_official
 from dataset_RAD import MAX_PIXELS, SIZE, encode, read_image, to_float, tokenize
-from engine import check_checkpoint, find_checkpoint, load_part
+from engine import check_checkpoint, find_checkpoint, make_model
 from utils import UserError, atomic_path, choose_device, load_checkpoint, run_main, say
 
 HERE = Path(__file__).resolve().parent
@@ -108,6 +109,13 @@ def read_dicom(path):
     import pydicom
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        meta = pydicom.filereader.read_file_meta_info(path)
+        if meta.TransferSyntaxUID.is_deflated:  # a small file can hold one that fills the memory
+            with open(path, "rb") as file:
+                file.seek(132 + 12 + meta.FileMetaInformationGroupLength)
+                inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+                if len(inflate.decompress(file.read(), 4 * MAX_PIXELS)) == 4 * MAX_PIXELS:
+                    raise ValueError("too large")
         header = pydicom.dcmread(path, stop_before_pixels=True)
         if "Rows" not in header or "PhotometricInterpretation" not in header:
             raise UserError(f"{path} is DICOM without an image ({header.get('Modality') or 'no modality'})")
@@ -131,7 +139,7 @@ def read_dicom(path):
             for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):  # enhanced files keep the two below, per frame
                 if groups and groups[0].get(name):
                     header.update(groups[0][name].value[0])
-        values = np.asarray(pixels.apply_modality_lut(stored, header), np.float64)
+        values = np.asarray(pixels.apply_modality_lut(stored, header), np.float64 if stored.size < MAX_PIXELS // 4 else np.float32)  # 80 M float64 take 3 GB
         grey = to_grey(values, header, pixels, stored != header.get("PixelPaddingValue"))
     return 1 - grey if header.PhotometricInterpretation == "MONOCHROME1" else grey
 
@@ -143,7 +151,7 @@ def to_grey(values, header, pixels, inside):
         return np.clip(pixels.apply_voi(np.rint(values).astype(np.int64), header) / (2 ** bits - 1), 0, 1)
     centres, widths = (np.atleast_1d(np.asarray(header.get(name) or [], np.float64)) for name in ("WindowCenter", "WindowWidth"))
     if centres.size and widths.size and widths[0] > 0:
-        centre, width, kind = centres[0], widths[0], header.get("VOILUTFunction", "LINEAR")
+        centre, width, kind = float(centres[0]), float(widths[0]), header.get("VOILUTFunction", "LINEAR")
         if kind == "SIGMOID":
             return 1 / (1 + np.exp(np.clip(-4 * (values - centre) / width, -700, 700)))
         if kind == "LINEAR":  # the standard's: both ends of the window are pixel values
@@ -162,8 +170,7 @@ def load(path, device="cpu"):
         raise UserError(f"{path} is a checkpoint of the official code, which holds neither its words nor its answers: "
                         "test.py --input can evaluate it, ask.py needs one of train.py's")
     kept = check_checkpoint(state, path, ("model", "model_arguments", "dictionary", "answers", "question_len", "data"))
-    model = VQAModel(**kept["model_arguments"])
-    load_part(model, kept["model"], str(path))
+    model = make_model(kept, path)
     return model.to(device).eval(), {key: value for key, value in kept.items() if key not in ("model", "random")} | {"path": str(path)}
 
 

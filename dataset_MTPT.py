@@ -26,7 +26,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from dataset_RAD import PHANTOM_MARK, SIZE, cache_base, read_image, split_validation, tokenize, training_questions, writable
+from dataset_RAD import MAX_PIXELS, PHANTOM_MARK, SIZE, cache_base, read_image, split_validation, tokenize, training_questions, writable
 from utils import UserError, digest_bytes, digest_files, read_json, run_main, say
 
 NAMES = ("abdomen", "brain", "chest")  # index = organ: ABD 0, HEAD 1, CHEST 2
@@ -133,7 +133,7 @@ def _check_once(parts):
     seen = {}
     for part, samples in parts.items():
         for sample in samples:
-            if (path := sample.image.resolve()) in seen:
+            if (path := os.path.realpath(sample.image)) in seen:  # Path.resolve fails on a link to itself
                 where = "twice" if seen[path] == part else "both for training and held out"
                 raise UserError(f"{sample.image} is listed {where}: held-out figures would be worth nothing, take one out")
             seen[path] = part
@@ -141,6 +141,9 @@ def _check_once(parts):
 
 def _subfolders(folder):
     names = sorted(_plain(path.name, folder) for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    for name in names:
+        if os.path.commonpath([os.path.realpath(folder), inside := os.path.realpath(folder / name)]) == inside:
+            raise UserError(f"{folder / name} is a link to a folder that holds the data itself: take it out")
     if not names:
         raise UserError(f"{folder} has no class folders: put each class's images in a folder with the class's name")
     return names
@@ -229,7 +232,7 @@ def _class_names(samples, folder):
     if (folder / "classes.txt").is_file():
         return _read_class_file(folder)
     names = {sample.target for sample in samples}
-    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+    return sorted(names, key=lambda name: (not name.isdecimal() or len(name) > 4000, int(name) if name.isdecimal() and len(name) <= 4000 else 0, name))
 
 
 def _read_class_file(folder):
@@ -294,12 +297,16 @@ def read_checked(path, size=SIZE):
 def read_mask(path):
     """A mask file as uint8 (height, width), its values classes. Raises UserError for what is no mask."""
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device never ends
+            raise ValueError("not a file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path, formats=("PNG", "BMP", "GIF", "TIFF", "PPM")) as image:  # no JPEG: it does not keep values
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError("too large")
                 mode, mask = image.mode, np.asarray(image)
     except Exception as error:
-        reason = "missing" if isinstance(error, FileNotFoundError) else "damaged, or not a PNG, BMP, GIF, TIFF or PPM image"
+        reason = "missing" if isinstance(error, FileNotFoundError) else "damaged, too large, or not a PNG, BMP, GIF, TIFF or PPM image"
         raise UserError(f"{path} can't be used as a mask ({reason}): put a good copy there or take it out") from None
     if mask.ndim == 3 and mask.shape[2] >= 3 and (mask[..., :1] == mask[..., :3]).all():
         mask = mask[..., 0]

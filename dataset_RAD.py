@@ -48,6 +48,7 @@ NAMES = {"public": "VQA-RAD, public release", "processed": "VQA-RAD, processed s
 PHANTOM_MARK = "PHANTOM.txt"  # a folder with this file holds drawings, whatever its JSON says
 PREPARED_VERSION = "1"  # raise it when prepared files must be made anew
 MAX_PIXELS = 80_000_000  # of one image
+MAX_TEXT = 10_000  # characters of a record's field: its words take 30 times the memory
 LISTED = 20  # names in an error message before "and N more"
 
 OSF_API = "https://api.osf.io/v2/nodes/89kps/files/osfstorage/"
@@ -173,10 +174,12 @@ def _check_record(record, where):
             continue
         if not isinstance(value, str):
             raise UserError(f"{where}: the field {field!r} must be text, not {type(value).__name__}; correct it")
+        if len(value) > MAX_TEXT:
+            raise UserError(f"{where}: the field {field!r} has {len(value):,} characters, more than {MAX_TEXT:,}; correct it")
         if not _is_text(value):
             raise UserError(f"{where}: the field {field!r} holds half a character (a lone surrogate); correct it")
         new[field] = value if field == "answer" else value.strip()
-    if not _is_text(record.get("question_frame", "")):
+    if not _is_text(record.get("question_frame", "")) or len(record.get("question_frame", "")) > MAX_TEXT:
         new["question_frame"] = None
     try:
         qid = record["qid"]
@@ -283,8 +286,17 @@ for _core in ("numpy.core.", "numpy._core."):
     _PICKLE_NAMES[_core + "numeric", "_frombuffer"] = _pickled_buffer
 
 
-class RestrictedUnpickler(pickle.Unpickler):
-    """Reads plain data and numeric numpy arrays. Any other class or function is refused before anything of it runs."""
+class RestrictedUnpickler(pickle._Unpickler):
+    """Reads plain data and numeric numpy arrays. Any other class or function is refused before anything of it runs.
+
+    The one in Python: the one in C fills the memory where a pickle numbers an object 2**31.
+    """
+
+    def load_build(self):
+        if not isinstance(self.stack[-2], (_PickledArray, _PickledDtype)):  # else it could change attributes of what is in _PICKLE_NAMES
+            raise UserError("it sets attributes, and only plain numbers and text are read here")
+        super().load_build()
+    dispatch = pickle._Unpickler.dispatch | {pickle.BUILD[0]: load_build}
 
     def find_class(self, module, name):
         if (module, name) not in _PICKLE_NAMES:
@@ -344,6 +356,8 @@ def archive_images(folder, names):
 
 def read_image(path, size=SIZE):
     """An image file as uint8 (size, size, 3): RGB, the whole image resized (bilinear, antialiased). Raises on anything bad."""
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device never ends
+        raise ValueError("not a file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         # the formats are named because PIL would start other programs for some
@@ -534,7 +548,7 @@ def prepare(folder, *, say=print):
             raise
         write_json(prepared / "dictionary.json", dictionary)
         write_json(prepared / "answers.json", answers)
-        _write_digests(prepared, {name: digest for name in ("dictionary.json", "answers.json", H5_NAME)})
+        _write_digests(prepared, {"dictionary.json": digest, "answers.json": digest, H5_NAME: f"{digest} {content_digest(prepared / H5_NAME)}"})
     questions = _make_questions(train, test, names, dictionary, answers)
     phantom = (folder / PHANTOM_MARK).is_file()
     return RadData("phantom set" if phantom else NAMES[kind], phantom, digest, folder, prepared, dictionary, answers, names,
@@ -607,12 +621,30 @@ def _is_current(place, digest, dictionary, answers):
     """True when all prepared files are there, whole, and made from the sources with this digest."""
     try:
         digests = _read_digests(place)
-        with h5py.File(place / H5_NAME, "r", locking=False) as file:
-            return all(digests.get(name) == digest for name in ("dictionary.json", "answers.json", H5_NAME)) \
-                and file.attrs["source digest"] == digest and len(file["names"]) == len(file["images"]) \
-                and read_json(place / "dictionary.json") == dictionary and read_json(place / "answers.json") == answers
-    except (OSError, KeyError, UserError):  # missing or damaged: made anew
+        return all(digests.get(name) == digest for name in ("dictionary.json", "answers.json")) \
+            and digests.get(H5_NAME) == f"{digest} {content_digest(place / H5_NAME)}" \
+            and read_json(place / "dictionary.json") == dictionary and read_json(place / "answers.json") == answers
+    except (OSError, UserError):  # missing or damaged: made anew
         return False
+
+
+def content_digest(path):
+    """Digest of a prepared file's content: a flipped bit in it must not go unseen. Raises FileNotFoundError where there is no such file."""
+    if not os.path.isfile(path):
+        raise FileNotFoundError(path)
+    return digest_files([path])
+
+
+def is_whole(path):
+    """True when a file among the prepared ones is there and has the content that `keep_digest` was told of."""
+    try:
+        return _read_digests(path.parent).get(path.name) == content_digest(path)
+    except OSError:
+        return False
+
+
+def keep_digest(path):
+    _write_digests(path.parent, {path.name: content_digest(path)})
 
 
 def _read_digests(prepared):
@@ -767,32 +799,31 @@ def _tables(name, folders):
 def _authors_embedding(path, ntoken, dim, say):
     """The authors' array, or None when it belongs to another dictionary. Raises UserError."""
     try:
-        table = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        reason = " ".join(str(error).split())[:120]
+        table = np.load(path, allow_pickle=False, mmap_mode="r")  # mapped: a shape larger than the file takes no memory
+    except Exception as error:  # numpy raises many types for damaged files
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(f"{path} can't be read as a numpy array ({reason}); get it again or take it out") from None
-    if not isinstance(table, np.ndarray) or table.dtype.kind != "f" or table.ndim != 2 or not np.isfinite(table).all():
+    if not isinstance(table, np.ndarray) or table.dtype.kind != "f" or table.ndim != 2 or not np.isfinite(table := np.array(table, np.float32)).all():
         raise UserError(f"{path} must hold a table of finite numbers; get it again or take it out")
     if table.shape != (ntoken, dim):
         say(f"{path} is for another dictionary (it has shape {table.shape}, not {(ntoken, dim)}): not used")
         return None
-    return table.astype(np.float32)
+    return table
 
 
 def _cached_embedding(data, name, dim, path):
     """(table, number of words found) from a text, zip or binary table, read anew only when it or the dictionary changed."""
     kept, stat = f"embedding_{name}_{dim}d.npy", path.stat()
     digest = digest_bytes(PREPARED_VERSION, str(path.resolve()), f"{stat.st_size} {stat.st_mtime_ns}", "\n".join(data.dictionary))
-    with contextlib.suppress(OSError, ValueError, EOFError, TypeError):
-        old_digest, found = str(_read_digests(data.prepared).get(kept)).split(" ")
-        table = np.load(data.prepared / kept, allow_pickle=False)
-        if old_digest == digest and table.shape == (data.ntoken, dim) and table.dtype == np.float32:
-            return table, int(found)
+    with contextlib.suppress(OSError, ValueError):
+        old_digest, found, content = str(_read_digests(data.prepared).get(kept)).split(" ")
+        if old_digest == digest and content == content_digest(data.prepared / kept):
+            return np.load(data.prepared / kept, allow_pickle=False), int(found)
     table, found = _read_embedding(path, data.dictionary, dim)
     with contextlib.suppress(OSError):  # a folder that became read-only only costs the time of reading again
         with atomic_path(data.prepared / kept) as temporary, open(temporary, "wb") as file:
             np.save(file, table)
-        _write_digests(data.prepared, {kept: f"{digest} {found}"})
+        _write_digests(data.prepared, {kept: f"{digest} {found} {content_digest(data.prepared / kept)}"})
     return table, found
 
 

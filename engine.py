@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from base_model import CHANNELS, imagenet_state
-from dataset_RAD import ORGANS, ImageStore, first_writable, to_float, tokenize, training_questions
+from base_model import CHANNELS, VQAModel, imagenet_state
+from dataset_RAD import ORGANS, ImageStore, first_writable, is_whole, keep_digest, to_float, tokenize, training_questions
 from parallel import everyones, is_first, world
 from scores import near_identical
 from utils import Stopped, UserError, atomic_h5, atomic_path, digest_bytes, digest_state, load_checkpoint, save_checkpoint, say, stop_signals
@@ -84,7 +84,7 @@ def encode_images(image_side, data, device, batch_size=16):
     """
     key = digest_bytes(digest_state(image_side.encoders.state_dict()), data.digest)
     for folder in data.places:
-        if (path := folder / f"maps_{key}.h5").exists():
+        if is_whole(path := folder / f"maps_{key}.h5"):
             return path
     path = first_writable(data.places) / path.name
     was_training = image_side.training
@@ -96,6 +96,7 @@ def encode_images(image_side, data, device, batch_size=16):
             if maps is None:
                 maps = file.create_dataset("maps", (len(data.image_names), *encoded.shape[1:]), "float32", chunks=(1, *encoded.shape[1:]))
             maps[rows.start:rows.stop] = encoded
+    keep_digest(path)
     image_side.train(was_training)
     return path
 
@@ -287,8 +288,8 @@ def restore(state, model, optimizer, path):
                 torch.cuda.set_rng_state(state["random"][rank][1])
         sums = state["sums"] if rank == 0 else [0.0, 0, 0, state["sums"][3]]  # they are added up over the processes
         return {"epoch": state["epoch"] + 1, "best": state["best"], "sums": sums, "history": state["history"]}
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} does not fit this run ({str(error).splitlines()[0][:160]}): it is damaged or of another version; start anew "
+    except Exception as error:  # torch raises many types for values that were tampered with
+        raise UserError(f"{path} does not fit this run ({(str(error).splitlines() or [type(error).__name__])[0][:160]}): it is damaged or of another version; start anew "
                         "with another --output") from None
 
 
@@ -374,7 +375,7 @@ def find_checkpoint(path, epoch, runs):
     found = {}
     for file in [*sorted(path.glob("epoch_*.pth")), path / "last.pth", path / "best.pth"]:
         if file.is_file():
-            found[read_checkpoint(file)["epoch"]] = file
+            found[read_checkpoint(file).get("epoch", -1)] = file
     if epoch not in found:
         raise UserError(f"{path} has no checkpoint of epoch {epoch}; there are: {', '.join(map(str, sorted(found))) or 'none'}")
     return found[epoch], f"{path.resolve().name}_epoch_{epoch}"
@@ -391,8 +392,48 @@ def check_checkpoint(state, path, keys=("model", "model_arguments", "dictionary"
     if not isinstance(state, dict) or not {"version", *keys} <= set(state):
         raise UserError(f"{path} is not a checkpoint of this program: {what}")
     if not isinstance(state["version"], int) or state["version"] > VERSION:
-        raise UserError(f"{path} was written by a newer version ({state['version']}, this is {VERSION}): update this program")
+        raise UserError(f"{path} was written by a newer version ({str(state['version'])[:40]}, this is {VERSION}): update this program")
+    kinds = {"epoch": int, "model": dict, "model_arguments": dict, "dictionary": list, "answers": list, "question_len": int, "data": dict,
+             "identity": dict, "state": dict, "compatibility": dict, "history": list, "sums": list, "split": str, "frozen": bool, "question_only": bool}
+    for key, kind in kinds.items():
+        if state.get(key) is not None and type(state[key]) is not kind and not (kind is dict and isinstance(state[key], dict)):
+            raise UserError(f"{path} is damaged: its {key} is not of type {kind.__name__}")
+    for key in ("dictionary", "answers"):
+        if not all(isinstance(word, str) for word in state.get(key) or ()):
+            raise UserError(f"{path} is damaged: its {key} is not a list of texts")
+    for key in ("model", "state"):
+        if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in (state.get(key) or {}).items()):
+            raise UserError(f"{path} is damaged: its {key} is not a dictionary of tensors")
+    for key in ("model_arguments", "identity"):
+        if not all(isinstance(value, (str, int, float, type(None))) for value in (state.get(key) or {}).values()):
+            raise UserError(f"{path} is damaged: its {key} are not plain values")
+    if not 0 < (state.get("question_len") or 1) <= 10_000:
+        raise UserError(f"{path} is damaged: its question_len is {state['question_len']}")
+    if missing := [key for key in keys if state[key] is None and key != "compatibility"]:
+        raise UserError(f"{path} is damaged: its {missing[0]} is empty")
+    if "answers" in keys and "data" in state and not all(isinstance(state["data"].get(key), str) for key in ("name", "digest", "folder")):
+        raise UserError(f"{path} is damaged: its data are not named")
     return state
+
+
+def make_model(kept, path):
+    """The model of a checkpoint, with its weights. Raises UserError where the two do not fit.
+
+    Built without memory first: the sizes in a damaged file may be anything.
+    """
+    try:
+        arguments = kept["model_arguments"]
+        with torch.device("meta"):
+            empty = VQAModel(**arguments).state_dict()
+        fits = {key: value.shape for key, value in empty.items()} == {key: value.shape for key, value in kept["model"].items()}
+        sizes = (len(kept["dictionary"]), len(kept["answers"])) == (arguments["ntoken"], arguments["num_answers"])
+    except Exception as error:
+        raise UserError(f"{path} is damaged: no model has its model_arguments ({str(error)[:160]})") from None
+    if not fits or not sizes:
+        raise UserError(f"{path} is damaged: its weights, dictionary or answers are of other sizes than its model_arguments say")
+    model = VQAModel(**arguments)
+    load_part(model, kept["model"], str(path))
+    return model
 
 
 def imagenet_start(encoder, random=False):
@@ -416,8 +457,8 @@ def load_part(module, state, what):
     """Load a state dict into a part of the model. Raises UserError when it does not fit."""
     try:
         module.load_state_dict(state)
-    except (RuntimeError, AttributeError, TypeError) as error:
-        raise UserError(f"{what} does not fit this model: {str(error).splitlines()[-1].strip()}") from None
+    except Exception as error:  # torch raises many types for values that were tampered with
+        raise UserError(f"{what} does not fit this model: {(str(error).splitlines() or [type(error).__name__])[-1].strip()}") from None
 
 
 def check_vocabulary(state, data, path):

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from base_model import VQAModel, is_official
+from base_model import is_official
 from dataset_RAD import MEAN, STD
-from engine import check_checkpoint, find_checkpoint, load_part
+from engine import check_checkpoint, find_checkpoint, make_model
 from utils import UserError, atomic_path, load_checkpoint, run_main, say
 
 HERE = Path(__file__).resolve().parent
@@ -102,9 +102,7 @@ def main(arguments=None):
     kept = check_checkpoint(state, path)
     if only := [name for name in ("question_only", "image_only") if kept.get(name)]:
         raise UserError(f"{path} was trained with --{only[0]}: export a model that sees both image and question")
-    model = VQAModel(**kept["model_arguments"])
-    load_part(model, kept["model"], str(path))
-    served = Served(model).eval()
+    served = Served(make_model(kept, path)).eval()
     inputs = torch.zeros(2, 3, 224, 224), torch.zeros(2, kept["question_len"], dtype=torch.int64)
     with atomic_path(output) as temporary:  # what does not answer alike never takes the name
         with warnings.catch_warnings():

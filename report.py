@@ -20,9 +20,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from base_model import VQAModel
 from dataset_RAD import ImageStore, find_data, set_question_len, tokenize, training_questions
-from engine import Inputs, check_vocabulary, collate, read_checkpoint
+from engine import Inputs, check_vocabulary, collate, make_model, read_checkpoint
 from scores import PROTOCOLS, entry, in_group, protocol, read_predictions, resample
 from utils import UserError, atomic_path, read_json, run_main, say
 
@@ -309,12 +308,12 @@ def write_report(path, run, rows, results, *, log=(), settings=None, data=None, 
         temporary.write_text(page, encoding="utf-8", errors="replace")
 
 
-def flat(settings, before=""):
+def flat(settings, before="", depth=0):
     """run.json as (name, text) lines, without what is not set."""
     lines = []
     for key, value in settings.items():
-        if isinstance(value, dict):
-            lines += flat(value, f"{before}{key}: ")
+        if isinstance(value, dict) and depth < 9:
+            lines += flat(value, f"{before}{key}: ", depth + 1)
         elif value is not None and value != []:
             lines.append((f"{before}{key}", " ".join(map(str, value)) if isinstance(value, list) else str(value)))
     return lines
@@ -333,7 +332,10 @@ def read_results(folder):
                and isinstance(row["top5"], list) and all(isinstance(top, list) and len(top) == 2 for top in row["top5"]) for row in rows):
         raise UserError(f"{folder / 'predictions.json'} is damaged: run ./test.sh again")
     results = read_json(folder / "results.json") if (folder / "results.json").is_file() else {}
-    if not isinstance(results, dict) or not isinstance(results.get("data", {}), dict):
+    kinds = {"data": dict, "checkpoint": str, "epoch": int, "model": str, "split": str, "question_only": bool, "version": int}
+    if not isinstance(results, dict) or any(type(results[key]) not in (kind, type(None)) for key, kind in kinds.items() if key in results) \
+            or not all(isinstance(value, str) and "\0" not in value for value in [*(results.get("data") or {}).values(), results.get("checkpoint") or ""]) \
+            or results.get("split", "official") not in ("official", "clean"):
         raise UserError(f"{folder / 'results.json'} is not one that test.py wrote: run ./test.sh again")
     return rows, results
 
@@ -341,13 +343,17 @@ def read_results(folder):
 def read_run(folder):
     """(log rows, run.json or None) of a run's folder; of an epoch that was done twice the later row. Raises UserError."""
     log, file = {}, folder / "log.jsonl"
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+    for line in file.read_bytes().splitlines() if file.is_file() else ():
         try:
             row = json.loads(line)
-            log[int(row["epoch"])] = row
-        except (ValueError, KeyError, TypeError):  # the last line of a run that was killed
+            if all(type(value) in (int, float) and abs(value) < 1e12 for value in row.values()) and type(row["epoch"]) is int and {"loss", "train_score"} <= set(row):
+                log[row["epoch"]] = row
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # the last line of a run that was killed
             continue
-    return [log[epoch] for epoch in sorted(log)], read_json(folder / "run.json") if (folder / "run.json").is_file() else None
+    settings = read_json(folder / "run.json") if (folder / "run.json").is_file() else None
+    if not isinstance(settings, (dict, type(None))):
+        raise UserError(f"{folder / 'run.json'} is not one that train.py wrote")
+    return [log[epoch] for epoch in sorted(log)], settings
 
 
 def data_of(results, rad_dir=None):
@@ -376,11 +382,10 @@ def model_of(results, data):
         raise UserError("results.json does not name a checkpoint")
     path = checkpoint_of(results)
     kept = read_checkpoint(path)
-    if kept["epoch"] != results.get("epoch"):
-        raise UserError(f"{path} now holds epoch {kept['epoch']}, and epoch {results.get('epoch')} was evaluated")
+    if kept.get("epoch") != results.get("epoch"):
+        raise UserError(f"{path} now holds epoch {kept.get('epoch')}, and epoch {results.get('epoch')} was evaluated")
     check_vocabulary(kept, data, path)
-    model = VQAModel(**kept["model_arguments"])
-    model.load_state_dict(kept["model"])
+    model = make_model(kept, path)
     inputs = Inputs(data, torch.device("cpu"), distmodal=model.image.image_type is not None)
     return model.eval(), inputs, set_question_len(data, kept["question_len"])
 

@@ -6,6 +6,7 @@ A prediction is a dictionary as in predictions.json. A score is 1 if the arg-max
 """
 import argparse
 import math
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -156,6 +157,32 @@ def mean_and_spread(tables):
     return out
 
 
+def _is_text(value):
+    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
+
+
+def _is_share(value):
+    return type(value) in (int, float) and 0 <= value <= 1
+
+
+def _is_flag(value):
+    return type(value) in (int, bool) and value in (0, 1)
+
+
+def _are_texts(value):
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+# What each field of a prediction must be, where it is there.
+_FIELDS = {
+    "qid": lambda value: type(value) is int, "answer_type": lambda value: value in ("OPEN", "CLOSED"), "probability": _is_share,
+    "top5": lambda value: isinstance(value, list) and all(
+        isinstance(one, list) and len(one) == 2 and _is_text(one[0]) and _is_share(one[1]) for one in value),
+    **dict.fromkeys(("image", "truth", "phrase_type", "question", "answer", "organ"), _is_text),
+    **dict.fromkeys(("question_types", "unknown_words"), _are_texts),
+    **dict.fromkeys(("correct", "known_answer", "twin", "near_identical_in_training", "image_in_training"), _is_flag)}
+
+
 def read_predictions(path):
     """The predictions of a results folder or of a predictions.json. Raises UserError for anything else."""
     path = Path(path)
@@ -164,6 +191,11 @@ def read_predictions(path):
     wanted = {"qid", "image", "truth", "correct", "answer_type", "phrase_type"}
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and wanted <= set(row) and row["correct"] in (0, 1) for row in rows):
         raise UserError(f"{path} holds no predictions: name a folder that test.py wrote, or its predictions.json")
+    for number, row in enumerate(rows):
+        if field := next((field for field, good in _FIELDS.items() if field in row and not good(row[field])), None):
+            raise UserError(f"{path}, prediction {number} (counting from 0): its {field} is not what test.py writes, it is damaged; run ./test.sh again")
+    if len({row["qid"] for row in rows}) < len(rows):
+        raise UserError(f"{path} has two predictions of one qid; run ./test.sh again")
     return rows
 
 

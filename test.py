@@ -8,9 +8,9 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from base_model import VQAModel, is_official, load_official
+from base_model import is_official, load_official
 from dataset_RAD import find_data, set_question_len, split_validation, training_questions
-from engine import VERSION, Inputs, check_checkpoint, check_vocabulary, describe, encode_images, find_checkpoint, organ_logits, predict, without_questions
+from engine import VERSION, Inputs, check_checkpoint, check_vocabulary, describe, encode_images, find_checkpoint, make_model, organ_logits, predict, without_questions
 from report import make_report
 from scores import PROTOCOLS, breakdown, format_table, intervals, protocol, table
 from utils import UserError, choose_device, load_checkpoint, run_main, say, write_json
@@ -49,8 +49,7 @@ def load_model(path, args):
         model, kept = load_official(state), {"official": True, "epoch": state.get("epoch"), "data": None, "split": "official"}
     else:
         kept = check_checkpoint(state, path)
-        model = VQAModel(**kept["model_arguments"])
-        model.load_state_dict(kept["model"])
+        model = make_model(kept, path)
     rnn = type(model.q_emb.rnn).__name__
     for what, asked, has in (("model", args.model, model.fusion), ("rnn", args.rnn, rnn), ("split", args.split, kept["split"])):
         if asked and asked != has:

@@ -167,7 +167,11 @@ def load_part_file(path):
         raise UserError(f"{path} holds no weights of a pre-trained encoder or image-type classifier")
     if "state" in state:
         check_checkpoint({"version": 1} | state, path, ("state", "encoder"), "pretrain.py writes saved_models/MTPT/*.pth")
-    return {"encoder": "resnet34", "adapter": None} | (state if "state" in state else {"state": state})
+    part = {"encoder": "resnet34", "adapter": None, "phantom": False} | (state if "state" in state else {"state": state})
+    if not all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in part["state"].items()) or not isinstance(part["encoder"], str) \
+            or not isinstance(part["adapter"], (dict, type(None))) or not isinstance(part["phantom"], bool):
+        raise UserError(f"{path} is damaged: its encoder, state, adapter or phantom is not what pretrain.py writes")
+    return part
 
 
 def start_language(model, path, data):
@@ -179,6 +183,10 @@ def start_language(model, path, data):
     if not isinstance(part.get("compatibility"), dict):
         raise UserError(f"--vqa_init {path} holds no question encoder: pretrain.py writes one, unless it ran with --no-compatibility")
     theirs = {key: value for key, value in part["compatibility"].items() if key in ours and not key.startswith("classifier.")}
+    tables = [theirs.get(key) for key in ("w_emb.emb.weight", "w_emb.emb_.weight")]
+    if not all(isinstance(value, torch.Tensor) for value in [*theirs.values(), *tables]) or not isinstance(part.get("dictionary"), list) \
+            or any(len(table.shape) != 2 or len(table) != len(part["dictionary"]) + 1 for table in tables):
+        raise UserError(f"--vqa_init {path} is damaged: its word tables and its dictionary do not fit")
     rows = {word: row for row, word in enumerate(part["dictionary"])}
     known = [(row, rows[word]) for row, word in enumerate(data.dictionary) if word in rows]
     for key in ("w_emb.emb.weight", "w_emb.emb_.weight"):
@@ -189,7 +197,7 @@ def start_language(model, path, data):
     if differ := [key for key, value in theirs.items() if value.shape != ours[key].shape]:
         raise UserError(f"--vqa_init {path} does not fit this model: its {differ[0]} is {tuple(theirs[differ[0]].shape)}, ours {tuple(ours[differ[0]].shape)}; "
                         "use the same word vectors, --rnn, --num_hid and --use_spatial")
-    model.load_state_dict(ours | theirs)
+    load_part(model, ours | theirs, f"--vqa_init {path}")
     return f"question encoder{' and CMSA' if model.fusion == 'CMSA' else ''} from {path}, {len(known)} words"
 
 
@@ -232,7 +240,7 @@ def build_model(args, data, frozen, resumed=None):
 
 def unshare(state):
     """A checkpoint whose three encoders were one shared module, with one for each organ: for going on with encoders that are trained."""
-    if not state["model_arguments"]["shared"]:
+    if not state["model_arguments"].get("shared"):
         return state
     weights = dict(state["model"])
     for key in state["model"]:
@@ -252,8 +260,8 @@ def check_same(state, data, arguments, path):
 
 def check_resumable(state, identity, path):
     """Raise UserError when a run would go on with other settings than it began with; the message names both."""
-    if differ := [key for key, value in identity.items() if state["identity"].get(key) != value]:
-        listed = ", ".join(f"--{key} {state['identity'].get(key)} (then) and {identity[key]} (now)" for key in differ)
+    if differ := [key for key, value in identity.items() if state.get("identity", {}).get(key) != value]:
+        listed = ", ".join(f"--{key} {state.get('identity', {}).get(key)} (then) and {identity[key]} (now)" for key in differ)
         raise UserError(f"{path} can't go on with other settings: {listed}")
 
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import threading
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -19,6 +20,10 @@ import torch
 
 class UserError(Exception):
     """Something that the user can mend. The message is one line: what, which file or argument, what to do."""
+
+    def __init__(self, message=""):
+        text = " ".join("".join(mark if mark.isprintable() else " " for mark in str(message)[:20_000]).split())  # names in data may hold anything
+        super().__init__(text if len(text) <= 2000 else f"{text[:1500]} ... {text[-400:]}")
 
 
 class Stopped(BaseException):
@@ -168,10 +173,12 @@ def read_json(path):
     """Read a JSON file. Raises UserError when it is missing, unreadable or not JSON."""
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():  # a pipe or a device never ends
+            raise UserError(f"{path} is not a file")
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError, MemoryError) as error:  # ValueError: no JSON, no text, a number of 5,000 digits
         raise UserError(f"{path} is not valid JSON ({error}); it may be truncated, get it again") from None
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror})") from None
@@ -192,7 +199,20 @@ def load_checkpoint(path):
     if not path.is_file():
         raise UserError(f"no such checkpoint: {path}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:  # torch.save packs nothing: what is packed may be small here and fill the memory
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
+                    raise ValueError("it is compressed")
+        state, todo = torch.load(path, map_location="cpu", weights_only=True), []
+        todo.append(state)
+        while todo:  # no recursion: it may be nested as deep as it likes
+            value = todo.pop()
+            if isinstance(value, torch.Tensor):  # others can stand for more numbers than the file holds, and copies of them fill the memory
+                if value.layout is not torch.strided or value.device.type != "cpu" or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                    raise ValueError("it holds a tensor that is not stored as plain numbers")
+            elif isinstance(value, (dict, list, tuple)):
+                todo += [*value, *value.values()] if isinstance(value, dict) else value
+        return state
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror})") from None
     except Exception as error:  # torch raises many types for a damaged or a hostile file
@@ -217,6 +237,8 @@ def digest_files(paths):
     sha = hashlib.sha256()
     for path in map(Path, paths):
         sha.update(path.name.encode() + b"\0")
+        if path.exists() and not path.is_file():  # a pipe or a device never ends
+            raise OSError(errno.EINVAL, "it is not a file", str(path))
         with open(path, "rb") as file:
             while piece := file.read(1 << 20):
                 sha.update(piece)

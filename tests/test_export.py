@@ -21,7 +21,7 @@ def run(request, tmp_path):
         if "bn" in name or "norm" in name:
             value.copy_(torch.rand_like(value) + 0.5 if value.is_floating_point() else value)  # CMSA's start at 0 and would hide its work
     torch.save({"version": 1, "epoch": 3, "model": model.state_dict(), "model_arguments": arguments, "dictionary": WORDS, "answers": ANSWERS,
-                "question_len": 12, "data": {"name": "test"}, "split": "official"}, tmp_path / "best.pth")
+                "question_len": 12, "data": {"name": "test", "digest": "0", "folder": "/"}, "split": "official"}, tmp_path / "best.pth")
     return tmp_path, model.eval()
 
 

@@ -12,6 +12,7 @@ import torch
 import engine
 import test as evaluate
 import train
+from base_model import VQAModel
 from dataset_RAD import find_data
 from scores import protocol, table
 from utils import UserError, run_main
@@ -101,7 +102,7 @@ def test_predictions_do_not_depend_on_the_batch_or_the_cache(run, tiny):
     """Grouped by image and from cached maps, against one question at a time through the encoders."""
     data = find_data(tiny, say=lambda _: None)
     kept = engine.read_checkpoint(run / "best.pth")
-    model = evaluate.VQAModel(**kept["model_arguments"]).eval()
+    model = VQAModel(**kept["model_arguments"]).eval()
     model.load_state_dict(kept["model"])
     device = torch.device("cpu")
     some = data.test[::9]
@@ -152,7 +153,7 @@ def test_a_shared_encoder_becomes_three(run):
     apart = train.unshare(shared)
     models = []
     for state in (shared, apart):
-        models.append(evaluate.VQAModel(**state["model_arguments"]).eval())
+        models.append(VQAModel(**state["model_arguments"]).eval())
         models[-1].load_state_dict(state["model"])
     assert len(models[0].image.encoders) == 1 and len(models[1].image.encoders) == 3
     torch.manual_seed(0)
@@ -233,9 +234,9 @@ def test_bad_checkpoints(run, tiny, tmp_path, fails):
     assert "broken.pth" in fails("test.py", "--input", tmp_path / "broken.pth")
     assert "BAN" in fails("test.py", "--input", run, "--model", "BAN") and "GRU" in fails("test.py", "--input", run, "--rnn", "GRU")
     state = torch.load(run / "best.pth", weights_only=True)
-    torch.save(state | {"answers": state["answers"][:-1]}, tmp_path / "other.pth")
+    torch.save(state | {"answers": [*state["answers"][:-1], "other"]}, tmp_path / "other.pth")
     line = fails("test.py", "--input", tmp_path / "other.pth", "--RAD_dir", tiny)
-    assert "answers" in line and f"{len(state['answers']) - 1} entries and {len(state['answers'])}" in line
+    assert "answers" in line and f"the first difference at {len(state['answers']) - 1}" in line
     torch.save(state | {"version": 99}, tmp_path / "newer.pth")
     assert "newer version (99" in fails("test.py", "--input", tmp_path / "newer.pth")
     assert "another model: hidden 64" in fails("train.py", "--RAD_dir", tiny, "--input", run / "best.pth", "--output", tmp_path / "x", "--gpu", -1,
