@@ -286,7 +286,7 @@ def test_bad_checkpoints(run, runs, picture, fails, tmp_path):
     torch.save({"version": 1}, tmp_path / "other.pth")
     assert "not a checkpoint of this program" in fails(file, "is it?", "--input", tmp_path / "other.pth")
     broken = runs(name="broken", model={})
-    assert "does not fit" in fails(file, "is it?", "--input", broken)
+    assert "other sizes" in fails(file, "is it?", "--input", broken)
 
 
 # ---------------------------------------------------------------- the picture and the page
