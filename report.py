@@ -22,24 +22,26 @@ from PIL import Image
 
 from dataset_RAD import ImageStore, find_data, set_question_len, tokenize, training_questions
 from engine import Inputs, check_vocabulary, collate, make_model, read_checkpoint
-from scores import PROTOCOLS, entry, in_group, protocol, read_predictions, resample
+from scores import PROTOCOLS, entry, grouped, in_group, interval, protocol, read_predictions
 from utils import UserError, atomic_path, read_json, run_main, say
 
 HERE = Path(__file__).resolve().parent
 GALLERY, BINS, FEW = 48, 10, 10  # cards; bins of the calibration; no interval for fewer questions than FEW
 WANTED = {"question", "answer", "probability", "top5", "organ", "question_types", "known_answer", "twin", "near_identical_in_training"}
 ORGAN_NAMES = {"ABD": "abdomen", "HEAD": "head", "CHEST": "chest"}
+GROUP_TITLES = {"question_type": "Question type", "organ": "Organ", "twin": "Twin among the official split's training records",
+                "near_identical_in_training": "Nearly identical question in the training part", "known_answer": "Answer known from training"}
 COLOURS = {"#010203": "currentColor", "#010204": "var(--one)", "#010205": "var(--two)"}  # stand-ins in the drawings, replaced in the SVG
 INK, ONE, TWO = COLOURS
 
 
 # ---------------------------------------------------------------- the numbers
 
-def interval(rows):
+def interval_of(rows):
     """[low, high] in percent, the 95% interval of the rows' score by bootstrap over images; None for fewer than FEW questions."""
     if len(rows) < FEW:
         return None
-    return [100 * float(x) for x in np.quantile(resample([p["correct"] for p in rows], [p["image"] for p in rows]), (0.025, 0.975))]
+    return interval([p["correct"] for p in rows], [p["image"] for p in rows])
 
 
 def calibration(rows):
@@ -91,20 +93,9 @@ def majority_baseline(training, rows):
 
 
 def groups(rows):
-    """{title: {group: rows}}: the same groups as scores.breakdown, with their rows."""
-    def by(keys_of):
-        out = {}
-        for row in rows:
-            for key in keys_of(row):
-                out.setdefault(key, []).append(row)
-        return dict(sorted(out.items()))
-    return {
-        "Question type": by(lambda p: dict.fromkeys(p["question_types"])),
-        "Organ": by(lambda p: [ORGAN_NAMES.get(p["organ"], p["organ"])]),
-        "Twin among the official split's training records": by(lambda p: ["with a twin" if p["twin"] else "without"]),
-        "Nearly identical question in the training part": by(lambda p: ["yes" if p["near_identical_in_training"] else "no"]),
-        "Answer known from training": by(lambda p: ["yes" if p["known_answer"] else "no"]),
-    }
+    """{title: {group: rows}}: the groups of scores.grouped under the names that the page gives them."""
+    labels = {"with": "with a twin"} | ORGAN_NAMES
+    return {GROUP_TITLES[name]: {labels.get(key, key): of for key, of in parts.items()} for name, parts in grouped(rows).items()}
 
 
 def score_rows(rows, baselines):
@@ -114,7 +105,7 @@ def score_rows(rows, baselines):
         for group in ("OPEN", "CLOSED", "ALL"):
             def chosen(of):
                 return in_group(protocol(of, name), group)
-            out.append({"protocol": title, "group": group.lower(), "interval": interval(chosen(rows)), **entry(chosen(rows)),
+            out.append({"protocol": title, "group": group.lower(), "interval": interval_of(chosen(rows)), **entry(chosen(rows)),
                         "baselines": [entry(chosen(other))["score_percent"] for other in baselines.values()]})
     return out
 
@@ -124,7 +115,7 @@ def group_tables(rows, baselines):
     parts = {title: groups(protocol(rows, name)) for name, title in PROTOCOLS.items()}
     theirs = [groups(other) for other in baselines.values()]
     return {kind: [{"group": key, "baselines": [entry(other[kind][key])["score_percent"] for other in theirs],
-                    "protocols": [{"interval": interval(of), **entry(of)} for of in (parts[title][kind].get(key, []) for title in parts)]}
+                    "protocols": [{"interval": interval_of(of), **entry(of)} for of in (parts[title][kind].get(key, []) for title in parts)]}
                    for key in groups(rows)[kind]]
             for kind in groups(rows)}
 

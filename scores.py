@@ -53,13 +53,18 @@ def resample(values, images, seed=0):
     return times @ sums / (times @ counts)
 
 
+def interval(values, images):
+    """[low, high] in percent, not rounded: the 95% percentile interval of the mean of `values` by bootstrap over images."""
+    return [100 * float(value) for value in np.quantile(resample(values, images), (0.025, 0.975))]
+
+
 def intervals(predictions):
     """{group: [low, high]} in percent, the 95% percentile interval of each group's score by bootstrap over images; None for no questions."""
     out = {}
     for group in GROUPS:
         chosen = in_group(predictions, group)
-        means = resample([p["correct"] for p in chosen], [p["image"] for p in chosen]) if chosen else None
-        out[group] = [round(100 * float(value), 1) for value in np.quantile(means, (0.025, 0.975))] if chosen else None
+        span = interval([p["correct"] for p in chosen], [p["image"] for p in chosen]) if chosen else None
+        out[group] = [round(value, 1) for value in span] if span else None
     return out
 
 
@@ -83,10 +88,10 @@ def compare(ours, theirs):
             continue
         a = np.array([p["correct"] for p in chosen])
         b = np.array([other[p["qid"]]["correct"] for p in chosen])
-        low, high = np.quantile(resample(a - b, [p["image"] for p in chosen]), (0.025, 0.975))
+        low, high = interval(a - b, [p["image"] for p in chosen])
         only_a, only_b = int((a > b).sum()), int((b > a).sum())
         out[group] = {"count": len(chosen), "scores": [round(100 * float(x.mean()), 1) for x in (a, b)],
-                      "difference": round(100 * float((a - b).mean()), 1), "interval": [round(100 * float(low), 1), round(100 * float(high), 1)],
+                      "difference": round(100 * float((a - b).mean()), 1), "interval": [round(low, 1), round(high, 1)],
                       "only first right": only_a, "only second right": only_b, "mcnemar p": round(mcnemar(only_a, only_b), 4)}
     return out
 
@@ -96,8 +101,8 @@ def protocol(predictions, name):
     return [p for p in predictions if name == "all" or p["phrase_type"] == "freeform"]
 
 
-def breakdown(predictions):
-    """Entries per question type (a question with two types counts in both), per organ, and by what training has seen.
+def grouped(predictions):
+    """{name: {group: predictions}} by question type (a question with two types is in both), by organ, and by what training has seen.
 
     `twin`: with a twin, that is, with its own rewording among the official split's "frame" training records (DESIGN section 1:
     the split leaks), against without. `near_identical_in_training`: the same image, answer and nearly the same words in
@@ -108,7 +113,7 @@ def breakdown(predictions):
         for prediction in predictions:
             for key in keys_of(prediction):
                 groups.setdefault(key, []).append(prediction)
-        return {key: entry(group) for key, group in sorted(groups.items())}
+        return dict(sorted(groups.items()))
     return {
         "question_type": by(lambda p: dict.fromkeys(p["question_types"])),
         "organ": by(lambda p: [p["organ"]]),
@@ -116,6 +121,11 @@ def breakdown(predictions):
         "near_identical_in_training": by(lambda p: ["yes" if p["near_identical_in_training"] else "no"]),
         "known_answer": by(lambda p: ["yes" if p["known_answer"] else "no"]),
     }
+
+
+def breakdown(predictions):
+    """{name: {group: entry}} of the groups of `grouped`."""
+    return {name: {key: entry(group) for key, group in groups.items()} for name, groups in grouped(predictions).items()}
 
 
 def near_identical(question, training):
