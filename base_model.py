@@ -40,12 +40,11 @@ class ResNetEncoder(nn.Module):
             self.add_module(name, getattr(net, name))
 
     def forward(self, images):
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))  # (B, 64, 56, 56)
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))  # (B, 512, 7, 7)
+        return self.skips(images)[-1]
 
     def skips(self, images):
         """The maps of all four stages, finest first: (B, 64, 56, 56), (B, 128, 28, 28), (B, 256, 14, 14), (B, 512, 7, 7)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))  # (B, 64, 56, 56)
         maps = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = layer(x)

@@ -28,7 +28,7 @@ from dataset_RAD import EMBEDDING_DIMS, find_data, find_embedding, to_float, wri
 from engine import (VERSION, batches, check_checkpoint, fit, image_organs, image_reader, image_type_accuracy, imagenet_start, load_part, restore,
                     train_image_type)
 from parallel import begin, end, first_alone, is_first, own_random_numbers, parallel, share, synchronise_norms, world
-from utils import (UserError, atomic_path, choose_device, choose_precision, load_checkpoint, lock, read_json, run_main, save_checkpoint, say, set_seed,
+from utils import (UserError, atomic_path, check_arguments, choose_device, choose_precision, load_checkpoint, lock, read_json, run_main, save_checkpoint, say, set_seed,
                    write_json)
 
 HERE = Path(__file__).resolve().parent
@@ -81,15 +81,7 @@ def parse_args(arguments=None):
     for name, least in (("batch_size", 2), ("num_hid", 1), ("epochs", 1), ("workers", 0), ("save_every", 0), ("warmup", 0)):
         if getattr(args, name) is not None and getattr(args, name) < least:
             raise UserError(f"--{name} {getattr(args, name)} is too small: at least {least} is wanted")
-    for name in ("lr", "clip_norm", "encoder_rate"):
-        if getattr(args, name) is not None and not getattr(args, name) > 0:
-            raise UserError(f"--{name} {getattr(args, name)}: a positive number is wanted")
-    if not 0 <= args.seed < 2**32:
-        raise UserError(f"--seed {args.seed}: a number from 0 to 4294967295 is wanted")
-    for name in ("output", "results"):
-        place = getattr(args, name)
-        if any(folder.exists() and not folder.is_dir() for folder in (place, *place.absolute().parents)):
-            raise UserError(f"--{name} {place}: a file stands where a folder is wanted")
+    check_arguments(args, ("lr", "clip_norm", "encoder_rate"), ("output", "results"))
     return args
 
 

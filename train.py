@@ -22,7 +22,7 @@ from engine import (Inputs, batches, check_checkpoint, check_vocabulary, collate
                     imagenet_start, load_part, organ_logits, predict, read_checkpoint, restore, train_image_type, vqa_loss, without_questions)
 from parallel import begin, end, everyones, first_alone, is_first, own_random_numbers, parallel, share, synchronise_norms, world
 from scores import PROTOCOLS, mean_and_spread
-from utils import UserError, choose_device, choose_precision, load_checkpoint, lock, read_json, run_main, say, set_seed, write_json
+from utils import UserError, check_arguments, choose_device, choose_precision, load_checkpoint, lock, read_json, run_main, say, set_seed, write_json
 
 HERE = Path(__file__).resolve().parent
 MTPT_FILES = {"abd_model_path": "abdomen.pth", "brain_model_path": "brain.pth", "chest_model_path": "chest.pth",
@@ -107,13 +107,7 @@ def check(args):
         raise UserError("--question_only and --image_only together leave nothing to answer from: name one")
     if args.seeds < 1:
         raise UserError(f"--seeds {args.seeds}: at least 1 is wanted")
-    for name in ("lr", "clip_norm"):
-        if not getattr(args, name) > 0:
-            raise UserError(f"--{name} {getattr(args, name)}: a positive number is wanted")
-    if not 0 <= args.seed < 2**32:
-        raise UserError(f"--seed {args.seed}: a number from 0 to 4294967295 is wanted")
-    if args.output and any(place.exists() and not place.is_dir() for place in (args.output, *args.output.absolute().parents)):
-        raise UserError(f"--output {args.output}: a file stands where a folder is wanted")
+    check_arguments(args, ("lr", "clip_norm"), ("output",))
     if args.epochs is not None and args.epochs < 1:
         raise UserError(f"--epochs {args.epochs}: at least 1 is wanted")
     if args.resume and not args.output:

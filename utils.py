@@ -203,8 +203,8 @@ def load_checkpoint(path):
             with zipfile.ZipFile(path) as file:  # torch.save packs nothing: what is packed may be small here and fill the memory
                 if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
                     raise ValueError("it is compressed")
-        state, todo = torch.load(path, map_location="cpu", weights_only=True), []
-        todo.append(state)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        todo = [state]
         while todo:  # no recursion: it may be nested as deep as it likes
             value = todo.pop()
             if isinstance(value, torch.Tensor):  # others can stand for more numbers than the file holds, and copies of them fill the memory
@@ -254,6 +254,22 @@ def digest_state(state):
         sha.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
         sha.update(value.reshape(-1).view(torch.uint8).numpy() if value.numel() else b"")
     return sha.hexdigest()[:16]
+
+
+def check_arguments(args, positive, folders):
+    """Raise UserError for a seed out of range, a number named in `positive` that is not, or a file where one of `folders` is wanted.
+
+    An argument that is None was not given and is not checked.
+    """
+    for name in positive:
+        if getattr(args, name) is not None and not getattr(args, name) > 0:
+            raise UserError(f"--{name} {getattr(args, name)}: a positive number is wanted")
+    if not 0 <= args.seed < 2**32:
+        raise UserError(f"--seed {args.seed}: a number from 0 to 4294967295 is wanted")
+    for name in folders:
+        place = getattr(args, name)
+        if place and any(folder.exists() and not folder.is_dir() for folder in (place, *place.absolute().parents)):
+            raise UserError(f"--{name} {place}: a file stands where a folder is wanted")
 
 
 def set_seed(seed):
