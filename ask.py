@@ -207,14 +207,14 @@ def see(model, kept, image):
 def answer(model, kept, image, question, top=5):
     """What `--json` prints: ranked answers with their probabilities, image type, unknown words, warnings. Raises UserError.
 
-    image: uint8 (224, 224, 3). The loss is a sigmoid one (engine.predict): the answers' probabilities need not sum to 1.
+    image: uint8 (224, 224, 3). After a sigmoid loss the answers' probabilities need not sum to 1.
     """
     tokens, words, unknown = read_question(kept, question)
     if kept.get("image_only"):
         tokens = [len(kept["dictionary"])] * len(tokens)  # all padding, as in training
     maps, organs = see(model, kept, image)
     output = model(None, torch.tensor([tokens], device=maps.device), maps, organs)
-    best = output.logits[0].float().sigmoid().cpu().topk(min(top, len(kept["answers"])))
+    best = model.probabilities(output.logits)[0].cpu().topk(min(top, len(kept["answers"])))
     types, notes = None, []
     if kept["data"]["name"] == "phantom set":
         notes.append("this model was trained on the PHANTOM SET, drawings with made-up questions: its answers say nothing about radiology")

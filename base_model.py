@@ -183,12 +183,13 @@ class VQAModel(nn.Module):
     ntoken: words in the dictionary; num_answers: classes; word_dim: width of one word table; rnn: "LSTM" or "GRU";
     blocks: CMSA blocks; use_spatial: CMSA's tokens carry the cells' place; num_stacks: SAN's; glimpses: BAN's;
     encoder, distmodal, shared: see ImageSide; without an encoder (None) only `fuse` can be used: pre-training's compatibility head.
+    softmax: the answers exclude each other (a cross-entropy loss); else each has a probability of its own (the paper's BCE).
     """
 
     def __init__(self, fusion, ntoken, num_answers, word_dim=300, hidden=HIDDEN, rnn="LSTM", encoder="resnet34", distmodal=True,
-                 shared=False, use_spatial=True, blocks=2, num_stacks=2, glimpses=2):
+                 shared=False, use_spatial=True, blocks=2, num_stacks=2, glimpses=2, softmax=False):
         super().__init__()
-        self.fusion = fusion
+        self.fusion, self.softmax = fusion, softmax
         self.w_emb = WordEmbedding(ntoken, word_dim)
         self.q_emb = QuestionEncoder(2 * word_dim, hidden, rnn)
         self.image = ImageSide(encoder, distmodal, shared, flatten=hidden if fusion == "BAN" else 0) if encoder else None
@@ -214,6 +215,10 @@ class VQAModel(nn.Module):
         visual = self.image.mix(self.image.maps(images) if maps is None else maps, organ_logits)
         logits, features = self.fuse(visual, questions)
         return VQAOutput(logits, organ_logits, features)
+
+    def probabilities(self, logits):
+        """Logits (B, answers) of any type -> probabilities, float32 of the same shape."""
+        return logits.float().softmax(-1) if self.softmax else logits.float().sigmoid()
 
     def fuse(self, visual, questions):
         """The fused image feature (B, 49, 512), BAN: (B, 1, hidden), and questions (B, 12) -> logits (B, answers), features (B, hidden)."""

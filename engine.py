@@ -27,6 +27,16 @@ def learning_rate(epoch, epochs, base):
     return 2 * base * 0.75 ** max(0, (epoch - 10) // step + 1)
 
 
+def cosine_rate(epoch, epochs, base):
+    """The same warm-up, then half a cosine from twice the base rate down to almost 0 in the last epoch."""
+    if epoch < 4:
+        return base * (0.5, 1.0, 1.5, 2.0)[epoch]
+    return base * (1 + math.cos(math.pi * (epoch - 3) / max(epochs - 3, 1)))
+
+
+SCHEDULES = {"steps": learning_rate, "cosine": cosine_rate}
+
+
 def batches(questions, size, seed, epoch):
     """Shuffled lists of questions, the order drawn from (seed, epoch). A last batch of one is left out: BN can't take it."""
     order = torch.randperm(len(questions), generator=torch.Generator().manual_seed(seed * 100_003 + epoch)).tolist()
@@ -158,13 +168,20 @@ def collate(questions, device):
     return [torch.tensor(column, device=device) for column in columns]
 
 
-def vqa_loss(output, labels, organs):
-    """(BCE-with-logits summed over answers and samples + 0.5 * cross-entropy of the image type) / B (DESIGN section 5)."""
+def vqa_loss(output, labels, organs, kind="bce", smoothing=0.0):
+    """(BCE-with-logits summed over answers and samples + 0.5 * cross-entropy of the image type) / B (DESIGN section 5).
+
+    `kind` "ce": the cross-entropy over the answers stands in for the BCE, with label smoothing. A label -1 is no class: its target is all zeros, and it
+    has no cross-entropy.
+    """
     logits = output.logits.float()
-    targets = torch.zeros_like(logits)
-    known = (labels >= 0).nonzero().squeeze(1)
-    targets[known, labels[known]] = 1
-    loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+    if kind == "ce":
+        loss = F.cross_entropy(logits, labels, reduction="sum", ignore_index=-1, label_smoothing=smoothing)
+    else:
+        targets = torch.zeros_like(logits)
+        known = (labels >= 0).nonzero().squeeze(1)
+        targets[known, labels[known]] = 1
+        loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
     if output.organ_logits is not None:
         loss = loss + 0.5 * F.cross_entropy(output.organ_logits.float(), organs, reduction="sum")
     return loss / len(labels)
@@ -298,7 +315,7 @@ def restore(state, model, optimizer, path):
 def predict(model, questions, inputs, device, precision="float32", batch_size=64):
     """Class probabilities (questions, answers) float32 on the CPU. Each image is encoded once, whatever the number of its questions.
 
-    The loss is a sigmoid one, so a probability is the sigmoid of its logit: they need not sum to 1.
+    After a sigmoid loss (`VQAModel.probabilities`) they need not sum to 1.
     """
     model.eval()
     rows = sorted({q.image for q in questions})
@@ -320,7 +337,7 @@ def predict(model, questions, inputs, device, precision="float32", batch_size=64
             tokens, _, _ = collate(batch, device)
             at = torch.tensor([place[q.image] for q in batch], device=device)
             output = model(None, tokens, maps[at], None if organs is None else organs[at])
-            probabilities.append(output.logits.float().sigmoid().cpu())
+            probabilities.append(model.probabilities(output.logits).cpu())
     return torch.cat(probabilities)
 
 

@@ -33,7 +33,7 @@ class Served(nn.Module):
         self.model = model
 
     def forward(self, images, questions):
-        return self.model(images, questions).logits.sigmoid()  # (B, answers)
+        return self.model.probabilities(self.model(images, questions).logits)  # (B, answers)
 
 
 def about(kept):

@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from base_model import CHANNELS, ORGAN_ENCODERS, VQAModel
 from dataset_RAD import EMBEDDING_DIMS, QUESTION_LEN, find_data, find_embedding, set_question_len, split_validation, training_questions
-from engine import (Inputs, batches, check_checkpoint, check_vocabulary, collate, encode_images, fit, image_organs, image_reader, image_type_accuracy,
+from engine import (SCHEDULES, Inputs, batches, check_checkpoint, check_vocabulary, collate, encode_images, fit, image_organs, image_reader, image_type_accuracy,
                     imagenet_start, load_part, organ_logits, predict, read_checkpoint, restore, train_image_type, vqa_loss, without_questions)
 from parallel import begin, end, everyones, first_alone, is_first, own_random_numbers, parallel, share, synchronise_norms, world
 from scores import PROTOCOLS, mean_and_spread
@@ -27,6 +27,15 @@ from utils import UserError, check_arguments, choose_device, choose_precision, l
 HERE = Path(__file__).resolve().parent
 MTPT_FILES = {"abd_model_path": "abdomen.pth", "brain_model_path": "brain.pth", "chest_model_path": "chest.pth",
               "modal_classifier_path": "image_type.pth"}
+RECIPES = {  # settings that an argument of the same name overrides; ABLATIONS.md says what each is worth
+    "best": {"loss": "ce", "label_smoothing": 0.1, "schedule": "cosine", "val_fraction": 0.0},
+    "paper": {"loss": "bce", "label_smoothing": 0.0, "schedule": "steps", "val_fraction": 0.1},
+}
+
+
+def recipes(name):
+    """The default of an argument in each recipe, for --help."""
+    return f"({', '.join(f'{recipe}: {values[name]}' for recipe, values in RECIPES.items())})"
 
 
 def parse_args(arguments=None):
@@ -38,8 +47,8 @@ def parse_args(arguments=None):
                        "without it: data_RAD/, else a download, else the phantom set")
     group.add_argument("--split", choices=["official", "clean"], default="official",
                        help="clean drops the training records that are rewordings of test questions")
-    group.add_argument("--val_fraction", type=float, default=0.1, help="share of the freeform and para training questions that chooses "
-                       "the epoch; 0: train on all, take the last epoch")
+    group.add_argument("--val_fraction", type=float, default=argparse.SUPPRESS, help="share of the freeform and para training questions that chooses "
+                       f"the epoch; 0: train on all, take the last epoch {recipes('val_fraction')}")
     group.add_argument("--question_len", type=int, default=QUESTION_LEN, help="words kept of a question")
     group = parser.add_argument_group("model")
     group.add_argument("--model", choices=["CMSA", "BAN", "SAN"], default="CMSA", help="fusion")
@@ -70,6 +79,12 @@ def parse_args(arguments=None):
     group.add_argument("--vqa_init", type=Path, default=argparse.SUPPRESS, help="start question encoder and CMSA from a file of pretrain.py's, "
                        "e.g. saved_models/MTPT/brain.pth")
     group = parser.add_argument_group("training")
+    group.add_argument("--recipe", choices=list(RECIPES), default="best", help="best: what did best on validation questions; paper: the paper's settings")
+    group.add_argument("--loss", choices=["bce", "ce"], default=argparse.SUPPRESS, help="bce: sigmoid, an answer on its own (the paper's); ce: softmax "
+                       f"over the answers {recipes('loss')}")
+    group.add_argument("--label_smoothing", type=float, default=argparse.SUPPRESS, help=f"of --loss ce, in [0, 1) {recipes('label_smoothing')}")
+    group.add_argument("--schedule", choices=list(SCHEDULES), default=argparse.SUPPRESS, help="of the rate after four epochs of warm-up; steps: x 0.75 now "
+                       f"and then (the paper's); cosine: down to almost 0 {recipes('schedule')}")
     group.add_argument("--output", type=Path, default=argparse.SUPPRESS, help="folder to write (default: saved_models/<model>_<split>_<time>)")
     group.add_argument("--input", type=Path, default=argparse.SUPPRESS, help="checkpoint to start the weights from")
     group.add_argument("--resume", action="store_true", help="go on with the run in --output after its last whole epoch")
@@ -85,6 +100,8 @@ def parse_args(arguments=None):
                        help="bf16: autocast; auto: bf16 where the processor or GPU multiplies it natively")
     group.add_argument("--save_every", type=int, default=0, help="also keep epoch_N.pth every so many epochs")
     args = parser.parse_args(arguments)
+    for name, value in RECIPES[args.recipe].items():
+        setattr(args, name, getattr(args, name, value))
     for name in ("RAD_dir", "freeze_encoders", "vqa_init", "output", "input", "epochs", "gpu"):
         setattr(args, name, getattr(args, name, None))
     args.named = [name for name in MTPT_FILES if hasattr(args, name)]
@@ -105,6 +122,8 @@ def check(args):
             raise UserError(f"--{name} {getattr(args, name)} is too small")
     if args.question_only and args.image_only:
         raise UserError("--question_only and --image_only together leave nothing to answer from: name one")
+    if not 0 <= args.label_smoothing < 1:
+        raise UserError(f"--label_smoothing {args.label_smoothing}: a share from 0 to below 1 is wanted")
     if args.seeds < 1:
         raise UserError(f"--seeds {args.seeds}: at least 1 is wanted")
     check_arguments(args, ("lr", "clip_norm"), ("output",))
@@ -213,7 +232,7 @@ def build_model(args, data, frozen, resumed=None):
     arguments = dict(
         fusion=args.model, ntoken=data.ntoken, num_answers=data.num_answers, hidden=args.num_hid, rnn=args.rnn, encoder=encoder,
         word_dim=word_dim, distmodal=args.distmodal, shared=shared,
-        use_spatial=args.use_spatial, blocks=args.blocks, num_stacks=args.num_stacks, glimpses=args.gamma)
+        use_spatial=args.use_spatial, blocks=args.blocks, num_stacks=args.num_stacks, glimpses=args.gamma, softmax=args.loss == "ce")
     model = VQAModel(**arguments)
     if vectors is not None:
         model.w_emb.initialise(torch.from_numpy(vectors[0]))
@@ -246,7 +265,7 @@ def unshare(state):
 def check_same(state, data, arguments, path):
     """Raise UserError when a checkpoint is of another model, dictionary or answer set; the message names both."""
     check_vocabulary(state, data, path)
-    ours, theirs = dict(arguments), state["model_arguments"]
+    ours, theirs = dict(arguments), {"softmax": False} | state["model_arguments"]  # older checkpoints do not name it
     if differ := [key for key in ours if ours[key] != theirs.get(key)]:
         listed = ", ".join(f"{key} {theirs.get(key)} (the checkpoint) and {ours[key]} (asked for)" for key in differ)
         raise UserError(f"{path} is a checkpoint of another model: {listed}")
@@ -254,8 +273,9 @@ def check_same(state, data, arguments, path):
 
 def check_resumable(state, identity, path):
     """Raise UserError when a run would go on with other settings than it began with; the message names both."""
-    if differ := [key for key, value in identity.items() if state.get("identity", {}).get(key) != value]:
-        listed = ", ".join(f"--{key} {state.get('identity', {}).get(key)} (then) and {identity[key]} (now)" for key in differ)
+    then = RECIPES["paper"] | state.get("identity", {})  # older checkpoints do not name all of the paper's settings
+    if differ := [key for key, value in identity.items() if then.get(key) != value]:
+        listed = ", ".join(f"--{key} {then.get(key)} (then) and {identity[key]} (now)" for key in differ)
         raise UserError(f"{path} can't go on with other settings: {listed}")
 
 
@@ -313,7 +333,7 @@ def main():
     frozen = args.freeze_encoders if args.freeze_encoders is not None else device.type == "cpu"
     args.epochs = args.epochs or (7 if data.phantom else 30 if frozen else 80)
 
-    identity = {key: getattr(args, key) for key in ("split", "seed", "val_fraction", "batch_size", "lr", "clip_norm", "question_len",
+    identity = {key: getattr(args, key) for key in ("loss", "label_smoothing", "schedule", "split", "seed", "val_fraction", "batch_size", "lr", "clip_norm", "question_len",
                                                     "question_only", "image_only", "precision")} | {"freeze_encoders": frozen, "data digest": data.digest}
     set_seed(args.seed)
     resumed = read_checkpoint(output / "last.pth") if args.resume else args.input and read_checkpoint(args.input)
@@ -362,7 +382,7 @@ def main():
         with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
             result = trained(questions=tokens, **inputs([q.image for q in batch]))
         right = (result.logits.argmax(1) == labels).sum().item()
-        return vqa_loss(result, labels, organs), right, len(batch)
+        return vqa_loss(result, labels, organs, args.loss, args.label_smoothing), right, len(batch)
 
     def validate():
         mine = share([list(range(len(val)))])[0] if len(val) >= world()[1] else list(range(len(val)))  # each question in one process
@@ -392,7 +412,7 @@ def main():
                   "image_only": args.image_only, "val_fraction": args.val_fraction, "seed": args.seed}
     with SummaryWriter(output / "tensorboard") if is_first() else contextlib.nullcontext() as writer:
         fit(model, optimizer, args, lambda epoch: share(batches(train, args.batch_size, args.seed, epoch)), batch_loss,
-            validate if val else None, checkpoint, output, progress, writer,
+            validate if val else None, checkpoint, output, progress, writer, SCHEDULES[args.schedule],
             names=lambda batch: f"; questions {', '.join(str(q.qid) for q in batch)}")
     if held:
         held.close()

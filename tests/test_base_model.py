@@ -1,5 +1,6 @@
 """Official checkpoints give the official numbers (DESIGN section 8), and every kind of model is built and trains."""
 import json
+import math
 
 import numpy as np
 import pytest
@@ -122,6 +123,25 @@ def test_loss_by_hand():
     bce = softplus(torch.tensor(-1.0)) + softplus(torch.tensor(-2.0)) + softplus(torch.tensor(0.5)) + softplus(torch.tensor(3.0))
     ce = -(1 - torch.tensor([1.0, 0, 0]).logsumexp(0)) - (0 - torch.tensor([0, 2.0, 0]).logsumexp(0))
     assert loss.item() == pytest.approx(((bce + 0.5 * ce) / 2).item(), rel=1e-6)
+
+
+def test_cross_entropy_with_smoothing_by_hand():
+    """The target has 1 - s + s/3 at the answer and s/3 elsewhere; the answer that is no class adds nothing but its image type."""
+    from base_model import VQAOutput
+    logits, organ_logits = torch.tensor([[1.0, -2.0, 0.5], [0.5, 3.0, 1.0]]), torch.zeros(2, 3)
+    loss = vqa_loss(VQAOutput(logits, organ_logits, None), torch.tensor([0, -1]), torch.tensor([0, 2]), "ce", smoothing=0.3)
+    total = math.log(math.exp(1) + math.exp(-2) + math.exp(0.5))
+    ce = 0.8 * (total - 1) + 0.1 * (total + 2) + 0.1 * (total - 0.5)
+    assert loss.item() == pytest.approx((ce + 0.5 * 2 * math.log(3)) / 2, rel=1e-6)
+
+
+def test_probabilities_of_both_losses():
+    logits = torch.tensor([[0.0, 2.0, -1.0]])
+    sigmoid, softmax = (VQAModel("CMSA", ntoken=5, num_answers=3, word_dim=4, hidden=8, encoder=None, softmax=kind).probabilities(logits)[0].tolist()
+                        for kind in (False, True))
+    assert sigmoid == pytest.approx([1 / (1 + math.exp(-x)) for x in (0, 2, -1)])
+    total = 1 + math.exp(2) + math.exp(-1)
+    assert softmax == pytest.approx([1 / total, math.exp(2) / total, math.exp(-1) / total])
 
 
 def test_the_second_word_table_and_padding_stay():

@@ -18,7 +18,7 @@ from scores import protocol, table
 from utils import UserError, run_main
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ["--num_hid", "64", "--gpu", "-1", "--encoder", "efficientnet_lite0", "--precision", "float32", "--no-mtpt"]
+SMALL = ["--num_hid", "64", "--gpu", "-1", "--encoder", "efficientnet_lite0", "--precision", "float32", "--no-mtpt", "--recipe", "paper"]
 
 
 def call(script, *arguments, **environment):
@@ -98,6 +98,22 @@ def test_an_epoch_is_found_or_listed(run, tmp_path, fails):
     assert "there are: 0, 1" in fails("test.py", "--input", run, "--epoch", 7)
 
 
+def test_a_recipe_is_a_set_of_defaults():
+    ours, papers, own = (train.parse_args(["--recipe", recipe, *more]) for recipe, more in
+                         (("best", []), ("paper", []), ("paper", ["--loss", "ce", "--val_fraction", "0.2"])))
+    assert (papers.loss, papers.label_smoothing, papers.schedule, papers.val_fraction) == ("bce", 0, "steps", 0.1)  # DESIGN section 5
+    assert (own.loss, own.schedule, own.val_fraction) == ("ce", "steps", 0.2)
+    assert vars(train.parse_args([])) == vars(ours) and ours.loss == "ce"
+
+
+def test_a_run_of_an_older_version_goes_on_as_the_paper_has_it():
+    """Its checkpoint says nothing of loss, smoothing and schedule."""
+    identity = {"loss": "bce", "label_smoothing": 0.0, "schedule": "steps", "seed": 0}
+    train.check_resumable({"identity": {"seed": 0}}, identity, "run")
+    with pytest.raises(UserError, match="--loss bce .then. and ce .now."):
+        train.check_resumable({"identity": {"seed": 0}}, identity | {"loss": "ce"}, "run")
+
+
 def test_predictions_do_not_depend_on_the_batch_or_the_cache(run, tiny):
     """Grouped by image and from cached maps, against one question at a time through the encoders."""
     data = find_data(tiny, say=lambda _: None)
@@ -116,7 +132,7 @@ def test_predictions_do_not_depend_on_the_batch_or_the_cache(run, tiny):
 
 
 @pytest.mark.parametrize("arguments", [["--model", "BAN", "--image_only"], ["--model", "SAN", "--rnn", "GRU", "--no-distmodal"],
-                                       ["--question_only", "--val_fraction", "0", "--split", "clean", "--no-use_spatial", "--blocks", "1"]])
+                                       ["--recipe", "best", "--question_only", "--split", "clean", "--no-use_spatial", "--blocks", "1"]])
 def test_other_models_from_start_to_scores(arguments, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = call("train.py", "--RAD_dir", os.path.relpath(tiny), "--epochs", 1, "--output", "run", *SMALL, *arguments)
@@ -124,6 +140,8 @@ def test_other_models_from_start_to_scores(arguments, tiny, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path / "run")  # the data's folder was given relative to another place
     done = call("test.py", "--input", ".", "--output", tmp_path / "out", "--gpu", -1)
     assert done.returncode == 0, done.stderr
+    about = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (about["validation_questions"] == 0) == about["model_arguments"]["softmax"] == ("best" in arguments)
     results = json.loads((tmp_path / "out" / "results_all.json").read_text())
     assert results["ALL"]["count"] > 50 and results["question_only"] == ("--question_only" in arguments)
     if "--image_only" in arguments:  # the same image gets the same answer whatever the question
@@ -279,6 +297,13 @@ def test_schedule():
     assert rates[10] == pytest.approx(0.0075) == rates[23]
     assert [epoch for epoch in range(5, 80) if rates[epoch] < rates[epoch - 1]] == [10, 24, 38, 52, 66]
     assert rates[79] == pytest.approx(0.01 * 0.75**5)
+
+
+def test_cosine_schedule():
+    """The warm-up of the other, its peak in epoch 3, half of that half-way from there to the end of 83 epochs, almost nothing in the last."""
+    rates = [engine.cosine_rate(epoch, 83, 0.005) for epoch in range(83)]
+    assert rates[:4] == [0.0025, 0.005, 0.0075, 0.01] and rates[43] == pytest.approx(0.005) and 0 < rates[82] < 1e-5
+    assert all(a > b for a, b in zip(rates[3:], rates[4:])) and engine.cosine_rate(0, 1, 0.005) == 0.0025
 
 
 def test_batches_hold_every_question_once():
