@@ -1,0 +1,144 @@
+"""What a setting is worth, on validation questions only: folds of the training questions, answered by a small stand-in for the whole model.
+
+    python ablate.py --RAD_dir DIR base "epochs=40" "loss=bce label_smoothing=0 schedule=steps"
+    python ablate.py --RAD_dir DIR --split clean --folds 5 base "image=0"
+
+An argument is one row of the table: `base`, the settings below, or what it changes in them. The stand-in sees an image as the mean of its
+frozen EfficientNet-Lite0 map and multiplies it with the sum of an LSTM's states: a fold takes about a minute, CMSA's ten. Test
+questions are never looked at. ABLATIONS.md has what came of it.
+"""
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from base_model import VQAModel, VQAOutput
+from classifier import AnswerClassifier
+from dataset_RAD import find_data, find_embedding, split_validation, training_questions
+from engine import SCHEDULES, Inputs, batches, collate, encode_images, imagenet_start, load_part, train_step, vqa_loss
+from language_model import QuestionEncoder, WordEmbedding
+from utils import UserError, choose_device, run_main, say, set_seed, write_json
+
+BASE = {"loss": "ce", "label_smoothing": 0.1, "schedule": "cosine", "epochs": 20, "lr": 0.005, "batch_size": 64, "clip_norm": 0.25, "word_dropout": 0.0,
+        "dropout": 0.5, "width": 512, "image": 1}
+FOLD_FRACTION = 0.2
+
+
+class SmallModel(nn.Module):
+    """pooled (B, E) and questions (B, 12) -> VQAOutput with logits (B, answers): q + tanh(W v) * tanh(U q), then the answer classifier."""
+
+    def __init__(self, ntoken, answers, word_dim, channels, width=512, dropout=0.5, word_dropout=0.0, image=1):
+        super().__init__()
+        self.w_emb = WordEmbedding(ntoken, word_dim, word_dropout)
+        self.q_emb = QuestionEncoder(2 * word_dim, width)
+        self.of_image = nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, width), nn.Tanh())
+        self.gate = nn.Linear(width, width)
+        self.classifier = AnswerClassifier(width, 1024, answers, dropout)
+        self.image = image
+
+    def forward(self, pooled, questions):
+        features = self.q_emb(self.w_emb(questions)).sum(1)  # (B, width)
+        if self.image:
+            features = features + self.of_image(pooled) * torch.tanh(self.gate(features))
+        return VQAOutput(self.classifier(features), None, features)
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    add = parser.add_argument
+    add("settings", nargs="+", help=f"rows of the table: base, or changes of it: {' '.join(f'{key}={value}' for key, value in BASE.items())}")
+    add("--RAD_dir", type=Path, default=argparse.SUPPRESS, help="as for train.py")
+    add("--split", choices=["official", "clean"], default="official", help="official keeps rewordings of the validation questions in training, clean drops them")
+    add("--folds", type=int, default=3, help="random fifths of the freeform and para training questions, the same for every row")
+    add("--gpu", type=int, default=argparse.SUPPRESS, help="CUDA device, -1 for the CPU")
+    add("--json", type=Path, default=argparse.SUPPRESS, help="write the table there too")
+    args = parser.parse_args()
+    if args.folds < 1:
+        raise UserError(f"--folds {args.folds}: at least 1 is wanted")
+    return args
+
+
+def read_settings(text):
+    """"base", or "key=value key=value" -> all settings. Raises UserError."""
+    settings = dict(BASE)
+    for change in text.split() if text != "base" else ():
+        key, _, value = change.partition("=")
+        try:
+            settings[key] = type(BASE[key])(value)
+        except (KeyError, ValueError):
+            raise UserError(f"{change!r} is no setting: key=value is wanted, with a key of {', '.join(BASE)}") from None
+    if settings["schedule"] not in SCHEDULES or settings["loss"] not in ("bce", "ce") or min(settings["epochs"], settings["batch_size"] - 1) < 1:
+        raise UserError(f"{text!r}: loss is bce or ce, schedule one of {', '.join(SCHEDULES)}, epochs at least 1 and batch_size at least 2")
+    return settings
+
+
+def train_and_answer(settings, data, vectors, pooled, train, val, device, seed):
+    """Train on a fold; which of its validation questions are answered rightly: a list of bool."""
+    set_seed(seed)
+    model = SmallModel(data.ntoken, data.num_answers, vectors.shape[1], pooled.shape[1], settings["width"], settings["dropout"], settings["word_dropout"],
+                       settings["image"])
+    model.w_emb.initialise(vectors)
+    model.to(device)
+    optimizer = torch.optim.Adamax([p for p in model.parameters() if p.requires_grad], lr=settings["lr"])
+    for epoch in range(settings["epochs"]):
+        for group in optimizer.param_groups:
+            group["lr"] = SCHEDULES[settings["schedule"]](epoch, settings["epochs"], settings["lr"])
+        model.train()
+        for batch in batches(train, settings["batch_size"], seed, epoch):
+            tokens, labels, organs = collate(batch, device)
+            output = model(pooled[[q.image for q in batch]], tokens)
+            train_step(model, optimizer, vqa_loss(output, labels, organs, settings["loss"], settings["label_smoothing"]), settings["clip_norm"])
+    model.eval()
+    with torch.inference_mode():
+        tokens, labels, _ = collate(val, device)
+        return (model(pooled[[q.image for q in val]], tokens).logits.argmax(1) == labels).tolist()
+
+
+def pool(data, device):
+    """The mean over the cells of every image's EfficientNet-Lite0 map, float32 (N, 1280) on the device."""
+    encoder, state, _ = imagenet_start("efficientnet_lite0")
+    model = VQAModel("CMSA", 1, 1, encoder=encoder, shared=True)
+    load_part(model.image.encoders[0], state, "the encoder's start")
+    inputs = Inputs(data, device, encode_images(model.image.to(device), data, device), distmodal=False)
+    return torch.cat([inputs([row])["maps"][:, 0].mean((2, 3)) for row in range(len(data.image_names))])
+
+
+GROUPS = {"freeform": lambda q: q.phrase_type == "freeform", "freeform + para": lambda q: True, "open": lambda q: q.answer_type == "OPEN",
+          "closed": lambda q: q.answer_type == "CLOSED", "twin": lambda q: q.twin, "no twin": lambda q: not q.twin}
+
+
+def main():
+    args = parse_args()
+    rows = [(text, read_settings(text)) for text in args.settings]
+    device = choose_device(getattr(args, "gpu", None))
+    data = find_data(getattr(args, "RAD_dir", None), say=say)
+    found = find_embedding(data, "glove", say)
+    vectors = torch.from_numpy(found[0]) if found else torch.randn(data.ntoken, 100, generator=torch.Generator().manual_seed(0))
+    pooled = pool(data, device)
+    folds = [split_validation(training_questions(data, args.split), FOLD_FRACTION, args.split, 100 + fold) for fold in range(args.folds)]
+    print(f"{data.name} ({data.digest}), {args.split} split, {args.folds} folds, {sum(len(val) for _, val in folds)} validation questions; accuracy in %, "
+          "and its standard deviation over the folds\n")
+    print(f"| settings | {' | '.join(GROUPS)} | seconds |\n|---|{'---|' * (len(GROUPS) + 1)}", flush=True)
+    out = []
+    for text, settings in rows:
+        began, right = time.perf_counter(), []
+        for fold, (train, val) in enumerate(folds):
+            right.append(list(zip(val, train_and_answer(settings, data, vectors, pooled, train, val, device, fold))))
+        scores = {}
+        for name, belongs in GROUPS.items():
+            chosen = [[good for question, good in one if belongs(question)] for one in right]
+            means = [100 * statistics.mean(one) for one in chosen if one]
+            scores[name] = {"mean": 100 * statistics.mean(sum(chosen, [])), "spread": statistics.stdev(means) if len(means) > 1 else None}
+        seconds = time.perf_counter() - began
+        print(f"| {text} | " + " | ".join(f"{one['mean']:.1f}" + (f" ± {one['spread']:.1f}" if one["spread"] is not None else "") for one in scores.values())
+              + f" | {seconds:.0f} |", flush=True)
+        out.append({"settings": settings, "changes": text, "scores": scores, "seconds": round(seconds, 1)})
+    if getattr(args, "json", None):
+        write_json(args.json, {"data": data.about(), "split": args.split, "folds": args.folds, "rows": out})
+
+
+if __name__ == "__main__":
+    run_main(main)
