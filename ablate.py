@@ -34,7 +34,7 @@ class SmallModel(nn.Module):
         super().__init__()
         self.w_emb = WordEmbedding(ntoken, word_dim, word_dropout)
         self.q_emb = QuestionEncoder(2 * word_dim, width)
-        self.of_image = nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, width), nn.Tanh())
+        self.of_image = nn.Sequential(nn.BatchNorm1d(channels), nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, width), nn.Tanh())
         self.gate = nn.Linear(width, width)
         self.classifier = AnswerClassifier(width, 1024, answers, dropout)
         self.image = image

@@ -183,14 +183,15 @@ class VQAModel(nn.Module):
     ntoken: words in the dictionary; num_answers: classes; word_dim: width of one word table; rnn: "LSTM" or "GRU";
     blocks: CMSA blocks; use_spatial: CMSA's tokens carry the cells' place; num_stacks: SAN's; glimpses: BAN's;
     encoder, distmodal, shared: see ImageSide; without an encoder (None) only `fuse` can be used: pre-training's compatibility head.
+    word_dropout: share of the word embeddings' numbers that training leaves out.
     softmax: the answers exclude each other (a cross-entropy loss); else each has a probability of its own (the paper's BCE).
     """
 
     def __init__(self, fusion, ntoken, num_answers, word_dim=300, hidden=HIDDEN, rnn="LSTM", encoder="resnet34", distmodal=True,
-                 shared=False, use_spatial=True, blocks=2, num_stacks=2, glimpses=2, softmax=False):
+                 shared=False, use_spatial=True, blocks=2, num_stacks=2, glimpses=2, softmax=False, word_dropout=0.0):
         super().__init__()
         self.fusion, self.softmax = fusion, softmax
-        self.w_emb = WordEmbedding(ntoken, word_dim)
+        self.w_emb = WordEmbedding(ntoken, word_dim, word_dropout)
         self.q_emb = QuestionEncoder(2 * word_dim, hidden, rnn)
         self.image = ImageSide(encoder, distmodal, shared, flatten=hidden if fusion == "BAN" else 0) if encoder else None
         if fusion == "CMSA":

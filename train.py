@@ -28,8 +28,8 @@ HERE = Path(__file__).resolve().parent
 MTPT_FILES = {"abd_model_path": "abdomen.pth", "brain_model_path": "brain.pth", "chest_model_path": "chest.pth",
               "modal_classifier_path": "image_type.pth"}
 RECIPES = {  # settings that an argument of the same name overrides; ABLATIONS.md says what each is worth
-    "best": {"loss": "ce", "label_smoothing": 0.1, "schedule": "cosine", "val_fraction": 0.0},
-    "paper": {"loss": "bce", "label_smoothing": 0.0, "schedule": "steps", "val_fraction": 0.1},
+    "best": {"loss": "ce", "label_smoothing": 0.1, "schedule": "cosine", "word_dropout": 0.3, "val_fraction": 0.0},
+    "paper": {"loss": "bce", "label_smoothing": 0.0, "schedule": "steps", "word_dropout": 0.0, "val_fraction": 0.1},
 }
 
 
@@ -83,6 +83,8 @@ def parse_args(arguments=None):
     group.add_argument("--loss", choices=["bce", "ce"], default=argparse.SUPPRESS, help="bce: sigmoid, an answer on its own (the paper's); ce: softmax "
                        f"over the answers {recipes('loss')}")
     group.add_argument("--label_smoothing", type=float, default=argparse.SUPPRESS, help=f"of --loss ce, in [0, 1) {recipes('label_smoothing')}")
+    group.add_argument("--word_dropout", type=float, default=argparse.SUPPRESS, help="share of the word embeddings' numbers that are left out in training, in "
+                       f"[0, 1) {recipes('word_dropout')}")
     group.add_argument("--schedule", choices=list(SCHEDULES), default=argparse.SUPPRESS, help="of the rate after four epochs of warm-up; steps: x 0.75 now "
                        f"and then (the paper's); cosine: down to almost 0 {recipes('schedule')}")
     group.add_argument("--output", type=Path, default=argparse.SUPPRESS, help="folder to write (default: saved_models/<model>_<split>_<time>)")
@@ -122,8 +124,9 @@ def check(args):
             raise UserError(f"--{name} {getattr(args, name)} is too small")
     if args.question_only and args.image_only:
         raise UserError("--question_only and --image_only together leave nothing to answer from: name one")
-    if not 0 <= args.label_smoothing < 1:
-        raise UserError(f"--label_smoothing {args.label_smoothing}: a share from 0 to below 1 is wanted")
+    for name in ("label_smoothing", "word_dropout"):
+        if not 0 <= getattr(args, name) < 1:
+            raise UserError(f"--{name} {getattr(args, name)}: a share from 0 to below 1 is wanted")
     if args.seeds < 1:
         raise UserError(f"--seeds {args.seeds}: at least 1 is wanted")
     check_arguments(args, ("lr", "clip_norm"), ("output",))
@@ -232,7 +235,8 @@ def build_model(args, data, frozen, resumed=None):
     arguments = dict(
         fusion=args.model, ntoken=data.ntoken, num_answers=data.num_answers, hidden=args.num_hid, rnn=args.rnn, encoder=encoder,
         word_dim=word_dim, distmodal=args.distmodal, shared=shared,
-        use_spatial=args.use_spatial, blocks=args.blocks, num_stacks=args.num_stacks, glimpses=args.gamma, softmax=args.loss == "ce")
+        use_spatial=args.use_spatial, blocks=args.blocks, num_stacks=args.num_stacks, glimpses=args.gamma, softmax=args.loss == "ce",
+        word_dropout=args.word_dropout)
     model = VQAModel(**arguments)
     if vectors is not None:
         model.w_emb.initialise(torch.from_numpy(vectors[0]))
@@ -265,8 +269,8 @@ def unshare(state):
 def check_same(state, data, arguments, path):
     """Raise UserError when a checkpoint is of another model, dictionary or answer set; the message names both."""
     check_vocabulary(state, data, path)
-    ours, theirs = dict(arguments), {"softmax": False} | state["model_arguments"]  # older checkpoints do not name it
-    if differ := [key for key in ours if ours[key] != theirs.get(key)]:
+    ours, theirs = dict(arguments), state["model_arguments"]
+    if differ := [key for key in ours if ours[key] != theirs.get(key) and key not in ("softmax", "word_dropout")]:  # the weights fit either way
         listed = ", ".join(f"{key} {theirs.get(key)} (the checkpoint) and {ours[key]} (asked for)" for key in differ)
         raise UserError(f"{path} is a checkpoint of another model: {listed}")
 
@@ -333,8 +337,8 @@ def main():
     frozen = args.freeze_encoders if args.freeze_encoders is not None else device.type == "cpu"
     args.epochs = args.epochs or (7 if data.phantom else 30 if frozen else 80)
 
-    identity = {key: getattr(args, key) for key in ("loss", "label_smoothing", "schedule", "split", "seed", "val_fraction", "batch_size", "lr", "clip_norm", "question_len",
-                                                    "question_only", "image_only", "precision")} | {"freeze_encoders": frozen, "data digest": data.digest}
+    identity = {key: getattr(args, key) for key in (*RECIPES["best"], "split", "seed", "batch_size", "lr", "clip_norm", "question_len", "question_only",
+                                                    "image_only", "precision")} | {"freeze_encoders": frozen, "data digest": data.digest}
     set_seed(args.seed)
     resumed = read_checkpoint(output / "last.pth") if args.resume else args.input and read_checkpoint(args.input)
     if resumed and not frozen:
