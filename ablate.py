@@ -3,11 +3,13 @@
     python ablate.py --RAD_dir DIR base "epochs=40" "loss=bce label_smoothing=0 schedule=steps"
     python ablate.py --RAD_dir DIR --split clean --folds 5 base "image=0"
 
-An argument is one row of the table: `base`, the settings below, or what it changes in them. The stand-in sees an image as the mean of its
-frozen EfficientNet-Lite0 map and multiplies it with the sum of an LSTM's states: a fold takes about a minute, CMSA's ten. Test
-questions are never looked at. ABLATIONS.md has what came of it.
+An argument is one row of the table: `base`, the settings that --help lists, or what it changes in them. A draw trains on the training
+questions without a random fifth of the freeform and para ones, and is scored on that; a row is compared with the first one draw by
+draw. The stand-in sees an image as the mean of its frozen EfficientNet-Lite0 map and multiplies it with the sum of an LSTM's states: a
+draw takes about a minute, CMSA's ten. Test questions are never looked at. ABLATIONS.md has what came of it.
 """
 import argparse
+import math
 import statistics
 import time
 from pathlib import Path
@@ -15,16 +17,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from base_model import VQAModel, VQAOutput
+from base_model import ImageSide, VQAOutput
 from classifier import AnswerClassifier
 from dataset_RAD import find_data, find_embedding, split_validation, training_questions
 from engine import SCHEDULES, Inputs, batches, collate, encode_images, imagenet_start, load_part, train_step, vqa_loss
 from language_model import QuestionEncoder, WordEmbedding
 from utils import UserError, choose_device, run_main, say, set_seed, write_json
 
-BASE = {"loss": "ce", "label_smoothing": 0.1, "schedule": "cosine", "epochs": 20, "lr": 0.005, "batch_size": 64, "clip_norm": 0.25, "word_dropout": 0.0,
+# train.py's recipe "best", but for fewer epochs of larger batches
+BASE = {"loss": "ce", "label_smoothing": 0.1, "schedule": "cosine", "epochs": 20, "lr": 0.005, "batch_size": 64, "clip_norm": 0.25, "word_dropout": 0.3,
         "dropout": 0.5, "width": 512, "image": 1}
-FOLD_FRACTION = 0.2
+FRACTION = 0.2
 
 
 class SmallModel(nn.Module):
@@ -52,12 +55,12 @@ def parse_args():
     add("settings", nargs="+", help=f"rows of the table: base, or changes of it: {' '.join(f'{key}={value}' for key, value in BASE.items())}")
     add("--RAD_dir", type=Path, default=argparse.SUPPRESS, help="as for train.py")
     add("--split", choices=["official", "clean"], default="official", help="official keeps rewordings of the validation questions in training, clean drops them")
-    add("--folds", type=int, default=3, help="random fifths of the freeform and para training questions, the same for every row")
+    add("--draws", type=int, default=3, help="random fifths of the freeform and para training questions, the same ones for every row")
     add("--gpu", type=int, default=argparse.SUPPRESS, help="CUDA device, -1 for the CPU")
     add("--json", type=Path, default=argparse.SUPPRESS, help="write the table there too")
     args = parser.parse_args()
-    if args.folds < 1:
-        raise UserError(f"--folds {args.folds}: at least 1 is wanted")
+    if args.draws < 1:
+        raise UserError(f"--draws {args.draws}: at least 1 is wanted")
     return args
 
 
@@ -70,13 +73,17 @@ def read_settings(text):
             settings[key] = type(BASE[key])(value)
         except (KeyError, ValueError):
             raise UserError(f"{change!r} is no setting: key=value is wanted, with a key of {', '.join(BASE)}") from None
-    if settings["schedule"] not in SCHEDULES or settings["loss"] not in ("bce", "ce") or min(settings["epochs"], settings["batch_size"] - 1) < 1:
-        raise UserError(f"{text!r}: loss is bce or ce, schedule one of {', '.join(SCHEDULES)}, epochs at least 1 and batch_size at least 2")
+    if settings["schedule"] not in SCHEDULES or settings["loss"] not in ("bce", "ce") or settings["image"] not in (0, 1):
+        raise UserError(f"{text!r}: loss is bce or ce, schedule one of {', '.join(SCHEDULES)}, image 0 or 1")
+    if min(settings["epochs"], settings["batch_size"] - 1, settings["width"]) < 1 or not all(0 < settings[key] < math.inf for key in ("lr", "clip_norm")) \
+            or not all(0 <= settings[key] < 1 for key in ("label_smoothing", "word_dropout", "dropout")):
+        raise UserError(f"{text!r}: epochs and width are at least 1, batch_size at least 2, lr and clip_norm above 0, label_smoothing, word_dropout and dropout "
+                        "from 0 to below 1")
     return settings
 
 
 def train_and_answer(settings, data, vectors, pooled, train, val, device, seed):
-    """Train on a fold; which of its validation questions are answered rightly: a list of bool."""
+    """Train on a draw's training part; which of its validation questions are then answered rightly: a list of bool."""
     set_seed(seed)
     model = SmallModel(data.ntoken, data.num_answers, vectors.shape[1], pooled.shape[1], settings["width"], settings["dropout"], settings["word_dropout"],
                        settings["image"])
@@ -100,14 +107,23 @@ def train_and_answer(settings, data, vectors, pooled, train, val, device, seed):
 def pool(data, device):
     """The mean over the cells of every image's EfficientNet-Lite0 map, float32 (N, 1280) on the device."""
     encoder, state, _ = imagenet_start("efficientnet_lite0")
-    model = VQAModel("CMSA", 1, 1, encoder=encoder, shared=True)
-    load_part(model.image.encoders[0], state, "the encoder's start")
-    inputs = Inputs(data, device, encode_images(model.image.to(device), data, device), distmodal=False)
+    side = ImageSide(encoder, shared=True)
+    load_part(side.encoders[0], state, "the encoder's start")
+    inputs = Inputs(data, device, encode_images(side.to(device), data, device), distmodal=False)
     return torch.cat([inputs([row])["maps"][:, 0].mean((2, 3)) for row in range(len(data.image_names))])
 
 
 GROUPS = {"freeform": lambda q: q.phrase_type == "freeform", "freeform + para": lambda q: True, "open": lambda q: q.answer_type == "OPEN",
           "closed": lambda q: q.answer_type == "CLOSED", "twin": lambda q: q.twin, "no twin": lambda q: not q.twin}
+
+
+def cell(scores, first, compared):
+    """A cell of the table from a row's scores and the first row's, one a draw."""
+    if math.isnan(mean := statistics.mean(scores)):
+        return "-"
+    differences = [one - other for one, other in zip(scores, first)]
+    spread = f" ± {statistics.stdev(differences):.1f}" if len(scores) > 1 else ""
+    return f"{mean:.1f}" + (f" ({statistics.mean(differences):+.1f}{spread})" if compared else "")
 
 
 def main():
@@ -118,26 +134,23 @@ def main():
     found = find_embedding(data, "glove", say)
     vectors = torch.from_numpy(found[0]) if found else torch.randn(data.ntoken, 100, generator=torch.Generator().manual_seed(0))
     pooled = pool(data, device)
-    folds = [split_validation(training_questions(data, args.split), FOLD_FRACTION, args.split, 100 + fold) for fold in range(args.folds)]
-    print(f"{data.name} ({data.digest}), {args.split} split, {args.folds} folds, {sum(len(val) for _, val in folds)} validation questions; accuracy in %, "
-          "and its standard deviation over the folds\n")
-    print(f"| settings | {' | '.join(GROUPS)} | seconds |\n|---|{'---|' * (len(GROUPS) + 1)}", flush=True)
+    draws = [split_validation(training_questions(data, args.split), FRACTION, args.split, 100 + draw) for draw in range(args.draws)]
+    print(f"{data.name} ({data.digest}), {args.split} split, {args.draws} draws of {len(draws[0][1])} validation questions; accuracy in %, in brackets its mean "
+          f"difference to the first row and the standard deviation of that over the draws\n\n| settings | {' | '.join(GROUPS)} | seconds |\n"
+          f"|---|{'---|' * (len(GROUPS) + 1)}", flush=True)
     out = []
     for text, settings in rows:
-        began, right = time.perf_counter(), []
-        for fold, (train, val) in enumerate(folds):
-            right.append(list(zip(val, train_and_answer(settings, data, vectors, pooled, train, val, device, fold))))
-        scores = {}
-        for name, belongs in GROUPS.items():
-            chosen = [[good for question, good in one if belongs(question)] for one in right]
-            means = [100 * statistics.mean(one) for one in chosen if one]
-            scores[name] = {"mean": 100 * statistics.mean(sum(chosen, [])), "spread": statistics.stdev(means) if len(means) > 1 else None}
-        seconds = time.perf_counter() - began
-        print(f"| {text} | " + " | ".join(f"{one['mean']:.1f}" + (f" ± {one['spread']:.1f}" if one["spread"] is not None else "") for one in scores.values())
-              + f" | {seconds:.0f} |", flush=True)
-        out.append({"settings": settings, "changes": text, "scores": scores, "seconds": round(seconds, 1)})
+        began, scores = time.perf_counter(), {name: [] for name in GROUPS}
+        for draw, (train, val) in enumerate(draws):
+            right = train_and_answer(settings, data, vectors, pooled, train, val, device, draw)
+            for name, belongs in GROUPS.items():
+                chosen = [good for good, question in zip(right, val) if belongs(question)]
+                scores[name].append(100 * statistics.mean(chosen) if chosen else math.nan)  # e.g. no para among the questions
+        out.append({"changes": text, "settings": settings, "scores": scores, "seconds": round(time.perf_counter() - began, 1)})
+        cells = [cell(scores[name], out[0]["scores"][name], len(out) > 1) for name in GROUPS]
+        print(f"| {text} | {' | '.join(cells)} | {out[-1]['seconds']:.0f} |", flush=True)
     if getattr(args, "json", None):
-        write_json(args.json, {"data": data.about(), "split": args.split, "folds": args.folds, "rows": out})
+        write_json(args.json, {"data": data.about(), "split": args.split, "draws": args.draws, "rows": out})
 
 
 if __name__ == "__main__":

@@ -321,7 +321,7 @@ def build_page(model, kept, top):
                 question = gradio.Textbox(label="question", max_lines=1)
                 button = gradio.Button("Ask", variant="primary")
             with gradio.Column():
-                answers = gradio.Label(label="answers (probabilities need not sum to 100%)", num_top_classes=top)
+                answers = gradio.Label(label="answers" if model.softmax else "answers (probabilities need not sum to 100%)", num_top_classes=top)
                 notes = gradio.Textbox(label="notes", lines=4)
         picture = gradio.Image(label="where the model looked", format="png", interactive=False)
         for event in (button.click, question.submit):

@@ -61,14 +61,14 @@ class NonLocalBlock(nn.Module):
         mixing (B, L, r) and values (B, r, D). The statistics of the (B * L, C) tensor W y come from the D x D covariance of
         y, and that from the r x r Gram matrix of `mixing` (DESIGN 6.2): within the samples plus between them, both centred,
         so that no precision is lost where attention is nearly uniform. With several processes B is the batch of all of them.
-        Sums over tokens and samples are in full precision; under bf16 autocast the D x D products are bf16 ones, as W y would be.
+        Sums over tokens are in full precision; under bf16 autocast the D x D products, and in them the sum over samples, are bf16 ones.
         """
         bn, bias = self.bn, self.W.bias
         if not bn.training:
             mean, variance = bn.running_mean, bn.running_var
         else:
             with torch.autocast(mixing.device.type, enabled=False):  # sums of squares: not in bf16
-                weight, low = self.W.weight, values.dtype
+                weight, of_low, low = self.W.weight, values, values.dtype  # low: bf16 under autocast, else the weights' own
                 mixing, values = mixing.to(weight.dtype), values.to(weight.dtype)
                 samples, tokens = count_over_all(mixing.shape[0], mixing.device), mixing.shape[1]
                 centre = mixing.mean(1, keepdim=True)  # (B, 1, r)
@@ -77,7 +77,7 @@ class NonLocalBlock(nn.Module):
                 sample_means = (centre @ values).squeeze(1)  # (B, D)
                 mean_y = sum_over_all(sample_means.sum(0)) / samples  # (D,)
                 between = sample_means - mean_y
-                within = values.flatten(0, 1).T.to(low) @ (gram @ values).flatten(0, 1).to(low)  # (D, D)
+                within = of_low.flatten(0, 1).T @ (gram @ values).flatten(0, 1).to(low)  # (D, D)
                 covariance = sum_over_all(within.to(weight.dtype) + between.T @ between / samples)  # (D, D)
                 variance = ((weight.to(low) @ covariance.to(low)) * weight).sum(1).clamp_min(0)  # (C,) diag(W cov W^T)
                 mean = weight @ mean_y + bias

@@ -222,7 +222,7 @@ def cmsa_case(args, dtype, dense=False, backward=True, compiled=False):
 
 
 def make_model(args, frozen, words=WORDS, answers=ANSWERS):
-    """The whole model and its optimizer as train.py makes them: frozen, the organs share one encoder (ImageNet's); else three are trained."""
+    """The whole model and its optimizer as train.py makes them with the paper's recipe: frozen, the organs share one encoder (ImageNet's); else three are trained."""
     torch.manual_seed(0)
     model = VQAModel("CMSA", words, answers, encoder=args.encoder, shared=frozen, blocks=args.blocks).to(args.device)
     if frozen:
@@ -263,7 +263,7 @@ def run_epoch(args, data, inputs, model, optimizer, dtype, folder, steps=None):
     train, val = split_validation(training_questions(data, "official"), 0.1, "official", 0)
     device, every, spent = torch.device(args.device), batches(train, args.batch_size, 0, 0), Counter()
 
-    def batch_loss(batch):  # train.py's
+    def batch_loss(batch):  # train.py's, with the paper's recipe
         start = clock(args.device)
         spent["begin"] = spent["begin"] or start
         tokens, labels, organs = collate(batch, device)

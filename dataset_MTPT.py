@@ -352,7 +352,7 @@ def compatibility_entries(data, fraction=0.1, seed=0):
     """The distinct training questions of VQA data with their organs (DESIGN section 7): (for training, held out), lists of Entry.
 
     Two questions are one when their words are. The "clean" training part is used, so that one pre-training serves both splits. Held
-    out are the questions of train.py's validation part (`split_validation`, which keeps rewordings together) that training has not.
+    out are the questions of a validation part (`split_validation`, which keeps rewordings together) that training has not.
     """
     questions = training_questions(data, "clean")
     parts = [{" ".join(tokenize(q.question)): q for q in reversed(part)} for part in split_validation(questions, fraction, "clean", seed)]

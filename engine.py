@@ -16,7 +16,7 @@ from parallel import everyones, is_first, world
 from scores import near_identical
 from utils import Stopped, UserError, atomic_h5, atomic_path, digest_bytes, digest_state, load_checkpoint, save_checkpoint, say, stop_signals
 
-VERSION = 1  # of checkpoints and result files
+VERSION = 2  # of checkpoints and result files; 2: model_arguments has softmax and word_dropout
 
 
 def learning_rate(epoch, epochs, base):
@@ -28,10 +28,11 @@ def learning_rate(epoch, epochs, base):
 
 
 def cosine_rate(epoch, epochs, base):
-    """The same warm-up, then half a cosine from twice the base rate down to almost 0 in the last epoch."""
-    if epoch < 4:
-        return base * (0.5, 1.0, 1.5, 2.0)[epoch]
-    return base * (1 + math.cos(math.pi * (epoch - 3) / max(epochs - 3, 1)))
+    """Up to twice the base rate in the fourth epoch, or at a third of a short run, then half a cosine down to almost 0 in the last epoch."""
+    peak = min(3, (epochs - 1) // 3)
+    if epoch <= peak:
+        return 2 * base * (epoch + 1) / (peak + 1)
+    return base * (1 + math.cos(math.pi * (epoch - peak) / (epochs - peak)))
 
 
 SCHEDULES = {"steps": learning_rate, "cosine": cosine_rate}
@@ -63,9 +64,7 @@ class Inputs:
         if self.want_images:
             out["images"] = to_float(self.store[rows].to(self.device, non_blocking=True))
         if self.maps is not None:
-            maps = np.empty((len(rows), *self.maps.shape[1:]), self.maps.dtype)
-            for i, row in enumerate(rows):  # a list of rows as index takes h5py fifty times as long
-                self.maps.read_direct(maps, np.s_[int(row)], np.s_[i])
+            maps = np.stack([self.maps[int(row)] for row in rows])  # a list of rows as index takes h5py a hundred times as long
             out["maps"] = torch.from_numpy(maps).to(self.device, non_blocking=True)
         if self.organ_logits is not None:
             out["organ_logits"] = self.organ_logits[rows]

@@ -79,7 +79,8 @@ def parse_args(arguments=None):
     group.add_argument("--vqa_init", type=Path, default=argparse.SUPPRESS, help="start question encoder and CMSA from a file of pretrain.py's, "
                        "e.g. saved_models/MTPT/brain.pth")
     group = parser.add_argument_group("training")
-    group.add_argument("--recipe", choices=list(RECIPES), default="best", help="best: what did best on validation questions; paper: the paper's settings")
+    group.add_argument("--recipe", choices=list(RECIPES), default=argparse.SUPPRESS, help="a set of defaults; best: ABLATIONS.md says why; paper: the paper's "
+                       "settings (default: best, or with --resume what the run began with)")
     group.add_argument("--loss", choices=["bce", "ce"], default=argparse.SUPPRESS, help="bce: sigmoid, an answer on its own (the paper's); ce: softmax "
                        f"over the answers {recipes('loss')}")
     group.add_argument("--label_smoothing", type=float, default=argparse.SUPPRESS, help=f"of --loss ce, in [0, 1) {recipes('label_smoothing')}")
@@ -90,7 +91,7 @@ def parse_args(arguments=None):
     group.add_argument("--output", type=Path, default=argparse.SUPPRESS, help="folder to write (default: saved_models/<model>_<split>_<time>)")
     group.add_argument("--input", type=Path, default=argparse.SUPPRESS, help="checkpoint to start the weights from")
     group.add_argument("--resume", action="store_true", help="go on with the run in --output after its last whole epoch")
-    group.add_argument("--epochs", type=int, default=argparse.SUPPRESS, help="default: 80 when the encoders are trained, 30 when they are frozen, 7 on "
+    group.add_argument("--epochs", type=int, default=argparse.SUPPRESS, help="default: 80 when the encoders are trained, 40 when they are frozen, 7 on "
                        "the phantom set")
     group.add_argument("--batch_size", type=int, default=32, help="questions a step")
     group.add_argument("--lr", type=float, default=0.005, help="base rate of Adamax")
@@ -102,8 +103,9 @@ def parse_args(arguments=None):
                        help="bf16: autocast; auto: bf16 where the processor or GPU multiplies it natively")
     group.add_argument("--save_every", type=int, default=0, help="also keep epoch_N.pth every so many epochs")
     args = parser.parse_args(arguments)
-    for name, value in RECIPES[args.recipe].items():
-        setattr(args, name, getattr(args, name, value))
+    args.settings = [name for name in RECIPES["best"] if hasattr(args, name)]  # those that were named
+    args.recipe = getattr(args, "recipe", None)
+    settle(args, RECIPES[args.recipe or "best"])
     for name in ("RAD_dir", "freeze_encoders", "vqa_init", "output", "input", "epochs", "gpu"):
         setattr(args, name, getattr(args, name, None))
     args.named = [name for name in MTPT_FILES if hasattr(args, name)]
@@ -117,6 +119,22 @@ def parse_args(arguments=None):
     return args
 
 
+def settle(args, recipe):
+    """Take the settings of a recipe that the command line left open from `recipe`. Raises UserError for one that can't be."""
+    for name in recipe:
+        if name not in args.settings:
+            setattr(args, name, recipe[name])
+    if args.loss == "bce":
+        if "label_smoothing" in args.settings and args.label_smoothing:
+            raise UserError("--label_smoothing is for --loss ce: leave it out")
+        args.label_smoothing = 0.0
+    if args.schedule not in SCHEDULES or args.loss not in ("bce", "ce"):
+        raise UserError(f"--schedule {args.schedule} or --loss {args.loss} is unknown: --help lists them")
+    for name in ("label_smoothing", "word_dropout"):
+        if not isinstance(getattr(args, name), (int, float)) or not 0 <= getattr(args, name) < 1:
+            raise UserError(f"--{name} {getattr(args, name)}: a share from 0 to below 1 is wanted")
+
+
 def check(args):
     """Raise UserError for a number that can't be."""
     for name in ("batch_size", "question_len", "num_hid", "num_stacks", "gamma"):
@@ -124,9 +142,6 @@ def check(args):
             raise UserError(f"--{name} {getattr(args, name)} is too small")
     if args.question_only and args.image_only:
         raise UserError("--question_only and --image_only together leave nothing to answer from: name one")
-    for name in ("label_smoothing", "word_dropout"):
-        if not 0 <= getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)}: a share from 0 to below 1 is wanted")
     if args.seeds < 1:
         raise UserError(f"--seeds {args.seeds}: at least 1 is wanted")
     check_arguments(args, ("lr", "clip_norm"), ("output",))
@@ -277,7 +292,7 @@ def check_same(state, data, arguments, path):
 
 def check_resumable(state, identity, path):
     """Raise UserError when a run would go on with other settings than it began with; the message names both."""
-    then = RECIPES["paper"] | state.get("identity", {})  # older checkpoints do not name all of the paper's settings
+    then = RECIPES["paper"] | (state.get("identity") or {})  # older checkpoints do not name all of the paper's settings
     if differ := [key for key, value in identity.items() if then.get(key) != value]:
         listed = ", ".join(f"--{key} {then.get(key)} (then) and {identity[key]} (now)" for key in differ)
         raise UserError(f"{path} can't go on with other settings: {listed}")
@@ -335,12 +350,15 @@ def main():
         data = without_questions(data)
     args.precision = choose_precision(args.precision, device)
     frozen = args.freeze_encoders if args.freeze_encoders is not None else device.type == "cpu"
-    args.epochs = args.epochs or (7 if data.phantom else 30 if frozen else 80)
+    args.epochs = args.epochs or (7 if data.phantom else 40 if frozen else 80)
 
-    identity = {key: getattr(args, key) for key in (*RECIPES["best"], "split", "seed", "batch_size", "lr", "clip_norm", "question_len", "question_only",
-                                                    "image_only", "precision")} | {"freeze_encoders": frozen, "data digest": data.digest}
     set_seed(args.seed)
     resumed = read_checkpoint(output / "last.pth") if args.resume else args.input and read_checkpoint(args.input)
+    if args.resume and args.recipe is None:  # older checkpoints do not name all settings: they had the paper's
+        then = RECIPES["paper"] | (resumed.get("identity") or {})
+        settle(args, {name: then[name] for name in RECIPES["paper"]})
+    identity = {key: getattr(args, key) for key in (*RECIPES["best"], "split", "seed", "batch_size", "lr", "clip_norm", "question_len", "question_only",
+                                                    "image_only", "precision")} | {"freeze_encoders": frozen, "data digest": data.digest}
     if resumed and not frozen:
         resumed = unshare(resumed)
     with first_alone():

@@ -35,7 +35,7 @@ def runs(data, tmp_path_factory):
         folder = tmp_path_factory.mktemp("runs") / (name or fusion)
         torch.manual_seed(1)
         arguments = dict(fusion=fusion, ntoken=data.ntoken, num_answers=data.num_answers, hidden=32, word_dim=20, encoder="efficientnet_lite0",
-                         shared=True)
+                         shared=True, softmax=other.pop("softmax", False))
         model = VQAModel(**arguments)
         for module in model.image.encoders.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -87,7 +87,7 @@ def fails(call):
 # ---------------------------------------------------------------- answers
 
 @pytest.mark.parametrize("fusion, other", [("CMSA", {}), ("BAN", {"frozen": False}), ("SAN", {"frozen": False}), ("CMSA", {"question_only": True}),
-                                           ("CMSA", {"question_only": True, "frozen": False})])
+                                           ("CMSA", {"question_only": True, "frozen": False}), ("CMSA", {"softmax": True})])
 def test_answers_are_those_of_predict(fusion, other, runs, data, picture):
     question, file = picture
     model, kept = ask.load(runs(fusion, **other) / "best.pth")
@@ -99,6 +99,7 @@ def test_answers_are_those_of_predict(fusion, other, runs, data, picture):
     assert len(result["answers"]) == data.num_answers
     assert [text for text, _ in result["answers"][:3]] == [data.answers[i] for i in row.topk(3).indices]
     np.testing.assert_allclose([p for _, p in result["answers"]], row.sort(descending=True).values, atol=2e-6)
+    assert (sum(p for _, p in result["answers"]) == pytest.approx(1, abs=1e-3)) == model.softmax
     if blank:
         assert result["image_type"] is None and any("without images" in note for note in result["warnings"])
     else:

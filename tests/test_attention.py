@@ -106,6 +106,20 @@ def test_bf16_autocast_is_close():
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
+def test_bf16_keeps_the_statistics():
+    """Running statistics of a training step under bf16 autocast against float64's."""
+    model, _, inputs = make((8, 49, 12, 64, 128, 8), 2, torch.float32)
+    exact = copy.deepcopy(model).double()
+    for bn in [block.bn for each in (model, exact) for block in each.blocks]:
+        bn.momentum = 1.0
+    exact.train()(*(value.double() for value in inputs))
+    with torch.autocast("cpu", torch.bfloat16):
+        model.train()(*inputs)
+    for ours, theirs in zip(model.blocks, exact.blocks):
+        assert torch.allclose(ours.bn.running_var.double(), theirs.bn.running_var, rtol=0.05, atol=0)
+        assert (ours.bn.running_mean - theirs.bn.running_mean).norm() < 0.02 * theirs.bn.running_mean.norm()
+
+
 def test_nearly_uniform_attention_keeps_its_variance():
     """Where attention is nearly uniform, E[x^2] - E[x]^2 in float32 would lose all digits."""
     model, dense, inputs = make((3, 49, 12, 30, 40, 8), 1, torch.float32)

@@ -11,11 +11,11 @@ from utils import UserError
 WORDS, ANSWERS = ["is", "there", "a", "mass", "left"], ["yes", "no", "left lung"]
 
 
-@pytest.fixture(params=["CMSA", "BAN", "SAN"])
+@pytest.fixture(params=["CMSA", "BAN", "SAN", "CMSA with softmax"])
 def run(request, tmp_path):
     """A run's folder with an untrained checkpoint whose BN layers have statistics, and its model."""
     torch.manual_seed(0)
-    arguments = dict(fusion=request.param, ntoken=len(WORDS), num_answers=len(ANSWERS), word_dim=8, hidden=32, encoder="efficientnet_lite0", shared=True)
+    arguments = dict(fusion=request.param.split()[0], softmax="softmax" in request.param, ntoken=len(WORDS), num_answers=len(ANSWERS), word_dim=8, hidden=32, encoder="efficientnet_lite0", shared=True)
     model = VQAModel(**arguments)
     for name, value in model.state_dict().items():
         if "bn" in name or "norm" in name:
@@ -35,7 +35,8 @@ def test_the_file_answers_as_the_model(run, capsys):
     assert json.loads(extra["mean"]) == [0.485, 0.456, 0.406]
     images, questions = torch.randn(5, 3, 224, 224), torch.randint(0, len(WORDS) + 1, (5, 12))
     with torch.inference_mode():
-        expected = model(images, questions).logits.sigmoid()
+        expected = model(images, questions).logits
+        expected = expected.softmax(-1) if model.softmax else expected.sigmoid()
     assert torch.allclose(program(images, questions), expected, atol=1e-5) and expected.std() > 1e-3
 
 
@@ -59,7 +60,8 @@ def test_onnx(run):
     assert json.loads(session.get_modelmeta().custom_metadata_map["answers"]) == ANSWERS
     images, questions = torch.randn(4, 3, 224, 224), torch.randint(0, len(WORDS) + 1, (4, 12))
     with torch.inference_mode():
-        expected = model(images, questions).logits.sigmoid()
+        expected = model(images, questions).logits
+        expected = expected.softmax(-1) if model.softmax else expected.sigmoid()
     assert torch.allclose(torch.from_numpy(session.run(None, {"images": images.numpy(), "questions": questions.numpy()})[0]), expected, atol=1e-4)
 
 

@@ -72,6 +72,30 @@ def test_the_same_seed_gives_the_same_bits_and_resume_goes_on(run, tiny, tmp_pat
     assert all(torch.equal(first["model"][key], second["model"][key]) for key in first["model"])
 
 
+def test_the_best_recipe_goes_on_without_being_named(tiny, tmp_path, fails):
+    """Softmax, word dropout and all: stopped and resumed with the bits of a run that was not; what a run began with holds on --resume."""
+    best = [*SMALL[:-2], "--blocks", "1", "--val_fraction", "0.2"]
+    for name, epochs in (("whole", [2]), ("parts", [1, 2])):
+        for number in epochs:
+            done = call("train.py", "--RAD_dir", tiny, "--epochs", number, "--output", tmp_path / name, *(best if number == epochs[0] else [*best[:-2], "--resume"]))
+            assert done.returncode == 0, done.stderr
+    whole, parts = (torch.load(tmp_path / name / "last.pth", weights_only=True) for name in ("whole", "parts"))
+    assert whole["identity"] == parts["identity"] and whole["identity"]["val_fraction"] == 0.2 and whole["identity"]["loss"] == "ce"
+    assert all(torch.equal(whole["model"][key], parts["model"][key]) for key in whole["model"])
+    assert "--loss ce (then) and bce (now)" in fails("train.py", "--RAD_dir", tiny, "--output", tmp_path / "parts", "--resume", *best, "--loss", "bce")
+    assert "--label_smoothing is for --loss ce" in fails("train.py", "--loss", "bce", "--label_smoothing", "0.1")
+
+
+def test_maps_come_in_the_order_asked_for(tiny, tmp_path):
+    """Rows of any order and kind, some of them twice, against the whole array."""
+    whole = torch.rand(5, 1, 4, 7, 7)
+    with engine.h5py.File(tmp_path / "maps.h5", "w") as file:
+        file["maps"] = whole.numpy()
+    inputs = engine.Inputs(find_data(tiny, say=lambda _: None), torch.device("cpu"), tmp_path / "maps.h5", torch.rand(5, 3))
+    for rows in ([3, 0, 3, 4], torch.tensor([1, 1]).numpy(), range(4, 0, -1)):
+        assert torch.equal(inputs(rows)["maps"], whole[list(map(int, rows))])
+
+
 def test_evaluation(run, tiny, tmp_path):
     done = call("test.py", "--input", run, "--output", tmp_path, "--gpu", -1)
     assert done.returncode == 0, done.stderr
@@ -103,7 +127,7 @@ def test_a_recipe_is_a_set_of_defaults():
                          (("best", []), ("paper", []), ("paper", ["--loss", "ce", "--val_fraction", "0.2"])))
     assert (papers.loss, papers.label_smoothing, papers.schedule, papers.val_fraction) == ("bce", 0, "steps", 0.1)  # DESIGN section 5
     assert (own.loss, own.schedule, own.val_fraction) == ("ce", "steps", 0.2)
-    assert vars(train.parse_args([])) == vars(ours) and ours.loss == "ce"
+    assert vars(train.parse_args([])) | {"recipe": "best"} == vars(ours) and ours.loss == "ce"
 
 
 def test_a_run_of_an_older_version_goes_on_as_the_paper_has_it():
@@ -303,7 +327,9 @@ def test_cosine_schedule():
     """The warm-up of the other, its peak in epoch 3, half of that half-way from there to the end of 83 epochs, almost nothing in the last."""
     rates = [engine.cosine_rate(epoch, 83, 0.005) for epoch in range(83)]
     assert rates[:4] == [0.0025, 0.005, 0.0075, 0.01] and rates[43] == pytest.approx(0.005) and 0 < rates[82] < 1e-5
-    assert all(a > b for a, b in zip(rates[3:], rates[4:])) and engine.cosine_rate(0, 1, 0.005) == 0.0025
+    assert all(a > b for a, b in zip(rates[3:], rates[4:])) and engine.cosine_rate(0, 1, 0.005) == 0.01
+    short = [engine.cosine_rate(epoch, 7, 0.005) for epoch in range(7)]  # the warm-up takes a third of it
+    assert short[:3] == pytest.approx([0.01 / 3, 0.02 / 3, 0.01]) and short[6] < 0.001
 
 
 def test_batches_hold_every_question_once():
