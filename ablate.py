@@ -24,7 +24,7 @@ from engine import SCHEDULES, Inputs, batches, collate, encode_images, imagenet_
 from language_model import QuestionEncoder, WordEmbedding
 from utils import UserError, choose_device, run_main, say, set_seed, write_json
 
-# train.py's recipe "best", but for fewer epochs of larger batches
+# train.py's recipe "softmax", but for fewer epochs of larger batches
 BASE = {"loss": "ce", "label_smoothing": 0.1, "schedule": "cosine", "epochs": 20, "lr": 0.005, "batch_size": 64, "clip_norm": 0.25, "word_dropout": 0.3,
         "dropout": 0.5, "width": 512, "image": 1}
 FRACTION = 0.2

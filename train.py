@@ -28,7 +28,7 @@ HERE = Path(__file__).resolve().parent
 MTPT_FILES = {"abd_model_path": "abdomen.pth", "brain_model_path": "brain.pth", "chest_model_path": "chest.pth",
               "modal_classifier_path": "image_type.pth"}
 RECIPES = {  # settings that an argument of the same name overrides; ABLATIONS.md says what each is worth
-    "best": {"loss": "ce", "label_smoothing": 0.1, "schedule": "cosine", "word_dropout": 0.3, "val_fraction": 0.0},
+    "softmax": {"loss": "ce", "label_smoothing": 0.1, "schedule": "cosine", "word_dropout": 0.3, "val_fraction": 0.0},
     "paper": {"loss": "bce", "label_smoothing": 0.0, "schedule": "steps", "word_dropout": 0.0, "val_fraction": 0.1},
 }
 
@@ -79,8 +79,8 @@ def parse_args(arguments=None):
     group.add_argument("--vqa_init", type=Path, default=argparse.SUPPRESS, help="start question encoder and CMSA from a file of pretrain.py's, "
                        "e.g. saved_models/MTPT/brain.pth")
     group = parser.add_argument_group("training")
-    group.add_argument("--recipe", choices=list(RECIPES), default=argparse.SUPPRESS, help="a set of defaults; best: ABLATIONS.md says why; paper: the paper's "
-                       "settings (default: best, or with --resume what the run began with)")
+    group.add_argument("--recipe", choices=list(RECIPES), default=argparse.SUPPRESS, help="a set of defaults: the paper's settings, or softmax, which recalls "
+                       "more with a small model and not with CMSA (ABLATIONS.md) (default: paper, or with --resume what the run began with)")
     group.add_argument("--loss", choices=["bce", "ce"], default=argparse.SUPPRESS, help="bce: sigmoid, an answer on its own (the paper's); ce: softmax "
                        f"over the answers {recipes('loss')}")
     group.add_argument("--label_smoothing", type=float, default=argparse.SUPPRESS, help=f"of --loss ce, in [0, 1) {recipes('label_smoothing')}")
@@ -91,7 +91,7 @@ def parse_args(arguments=None):
     group.add_argument("--output", type=Path, default=argparse.SUPPRESS, help="folder to write (default: saved_models/<model>_<split>_<time>)")
     group.add_argument("--input", type=Path, default=argparse.SUPPRESS, help="checkpoint to start the weights from")
     group.add_argument("--resume", action="store_true", help="go on with the run in --output after its last whole epoch")
-    group.add_argument("--epochs", type=int, default=argparse.SUPPRESS, help="default: 80 when the encoders are trained, 40 when they are frozen, 7 on "
+    group.add_argument("--epochs", type=int, default=argparse.SUPPRESS, help="default: 80 when the encoders are trained, 30 when they are frozen, 7 on "
                        "the phantom set")
     group.add_argument("--batch_size", type=int, default=32, help="questions a step")
     group.add_argument("--lr", type=float, default=0.005, help="base rate of Adamax")
@@ -103,9 +103,9 @@ def parse_args(arguments=None):
                        help="bf16: autocast; auto: bf16 where the processor or GPU multiplies it natively")
     group.add_argument("--save_every", type=int, default=0, help="also keep epoch_N.pth every so many epochs")
     args = parser.parse_args(arguments)
-    args.settings = [name for name in RECIPES["best"] if hasattr(args, name)]  # those that were named
+    args.settings = [name for name in RECIPES["paper"] if hasattr(args, name)]  # those that were named
     args.recipe = getattr(args, "recipe", None)
-    settle(args, RECIPES[args.recipe or "best"])
+    settle(args, RECIPES[args.recipe or "paper"])
     for name in ("RAD_dir", "freeze_encoders", "vqa_init", "output", "input", "epochs", "gpu"):
         setattr(args, name, getattr(args, name, None))
     args.named = [name for name in MTPT_FILES if hasattr(args, name)]
@@ -350,14 +350,14 @@ def main():
         data = without_questions(data)
     args.precision = choose_precision(args.precision, device)
     frozen = args.freeze_encoders if args.freeze_encoders is not None else device.type == "cpu"
-    args.epochs = args.epochs or (7 if data.phantom else 40 if frozen else 80)
+    args.epochs = args.epochs or (7 if data.phantom else 30 if frozen else 80)
 
     set_seed(args.seed)
     resumed = read_checkpoint(output / "last.pth") if args.resume else args.input and read_checkpoint(args.input)
     if args.resume and args.recipe is None:  # older checkpoints do not name all settings: they had the paper's
         then = RECIPES["paper"] | (resumed.get("identity") or {})
         settle(args, {name: then[name] for name in RECIPES["paper"]})
-    identity = {key: getattr(args, key) for key in (*RECIPES["best"], "split", "seed", "batch_size", "lr", "clip_norm", "question_len", "question_only",
+    identity = {key: getattr(args, key) for key in (*RECIPES["paper"], "split", "seed", "batch_size", "lr", "clip_norm", "question_len", "question_only",
                                                     "image_only", "precision")} | {"freeze_encoders": frozen, "data digest": data.digest}
     if resumed and not frozen:
         resumed = unshare(resumed)
