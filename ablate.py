@@ -1,7 +1,7 @@
-"""What a setting is worth, on validation questions only: folds of the training questions, answered by a small stand-in for the whole model.
+"""What a setting is worth, on validation questions only, drawn from the training questions and answered by a small stand-in for the whole model.
 
     python ablate.py --RAD_dir DIR base "epochs=40" "loss=bce label_smoothing=0 schedule=steps"
-    python ablate.py --RAD_dir DIR --split clean --folds 5 base "image=0"
+    python ablate.py --RAD_dir DIR --split clean --draws 5 base "image=0"
 
 An argument is one row of the table: `base`, the settings that --help lists, or what it changes in them. A draw trains on the training
 questions without a random fifth of the freeform and para ones, and is scored on that; a row is compared with the first one draw by
@@ -20,13 +20,13 @@ from torch import nn
 from base_model import ImageSide, VQAOutput
 from classifier import AnswerClassifier
 from dataset_RAD import find_data, find_embedding, split_validation, training_questions
-from engine import SCHEDULES, Inputs, batches, collate, encode_images, imagenet_start, load_part, train_step, vqa_loss
+from engine import RECIPES, SCHEDULES, Inputs, batches, collate, encode_images, imagenet_start, load_part, train_step, vqa_loss
 from language_model import QuestionEncoder, WordEmbedding
 from utils import UserError, choose_device, run_main, say, set_seed, write_json
 
-# train.py's recipe "softmax", but for fewer epochs of larger batches
-BASE = {"loss": "ce", "label_smoothing": 0.1, "schedule": "cosine", "epochs": 20, "lr": 0.005, "batch_size": 64, "clip_norm": 0.25, "word_dropout": 0.3,
-        "dropout": 0.5, "width": 512, "image": 1}
+# the recipe "softmax", but for fewer epochs of larger batches; the validation part is the same for every row
+BASE = {key: value for key, value in RECIPES["softmax"].items() if key != "val_fraction"} | {
+    "epochs": 20, "lr": 0.005, "batch_size": 64, "clip_norm": 0.25, "dropout": 0.5, "width": 512, "image": 1}
 FRACTION = 0.2
 
 

@@ -67,7 +67,7 @@ class NonLocalBlock(nn.Module):
         if not bn.training:
             mean, variance = bn.running_mean, bn.running_var
         else:
-            with torch.autocast(mixing.device.type, enabled=False):  # sums of squares: not in bf16
+            with torch.autocast(mixing.device.type, enabled=False):  # sums of squares: in bf16 only where it is said
                 weight, of_low, low = self.W.weight, values, values.dtype  # low: bf16 under autocast, else the weights' own
                 mixing, values = mixing.to(weight.dtype), values.to(weight.dtype)
                 samples, tokens = count_over_all(mixing.shape[0], mixing.device), mixing.shape[1]

@@ -302,7 +302,7 @@ def frozen_inputs(args, data, model):
 def encode_each(model, questions, inputs, device, precision):
     """What engine.predict gives, but with an image encoded anew for each of its questions."""
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        return [model.eval()(questions=collate(batch, device)[0], **inputs([q.image for q in batch])).logits.float().sigmoid().cpu()
+        return [model.probabilities(model.eval()(questions=collate(batch, device)[0], **inputs([q.image for q in batch])).logits).cpu()
                 for batch in (questions[start:start + 64] for start in range(0, len(questions), 64))]
 
 

@@ -36,6 +36,10 @@ def cosine_rate(epoch, epochs, base):
 
 
 SCHEDULES = {"steps": learning_rate, "cosine": cosine_rate}
+RECIPES = {  # settings that an argument of the same name overrides; ABLATIONS.md says what each is worth
+    "softmax": {"loss": "ce", "label_smoothing": 0.1, "schedule": "cosine", "word_dropout": 0.3, "val_fraction": 0.0},
+    "paper": {"loss": "bce", "label_smoothing": 0.0, "schedule": "steps", "word_dropout": 0.0, "val_fraction": 0.1},
+}
 
 
 def batches(questions, size, seed, epoch):

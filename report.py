@@ -319,9 +319,6 @@ def read_results(folder):
     rows = read_predictions(folder)
     if lacking := [field for field in sorted(WANTED) if not all(field in row for row in rows)]:
         raise UserError(f"{folder / 'predictions.json'} lacks {', '.join(lacking)}: it is of another version; run ./test.sh again")
-    if not all(isinstance(row["probability"], (int, float)) and 0 <= row["probability"] <= 1 and isinstance(row["question_types"], list)
-               and isinstance(row["top5"], list) and all(isinstance(top, list) and len(top) == 2 for top in row["top5"]) for row in rows):
-        raise UserError(f"{folder / 'predictions.json'} is damaged: run ./test.sh again")
     results = read_json(folder / "results.json") if (folder / "results.json").is_file() else {}
     kinds = {"data": dict, "checkpoint": str, "epoch": int, "model": str, "split": str, "question_only": bool, "version": int}
     if not isinstance(results, dict) or any(type(results[key]) not in (kind, type(None)) for key, kind in kinds.items() if key in results) \

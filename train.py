@@ -18,8 +18,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from base_model import CHANNELS, ORGAN_ENCODERS, VQAModel
 from dataset_RAD import EMBEDDING_DIMS, QUESTION_LEN, find_data, find_embedding, set_question_len, split_validation, training_questions
-from engine import (SCHEDULES, Inputs, batches, check_checkpoint, check_vocabulary, collate, encode_images, fit, image_organs, image_reader, image_type_accuracy,
-                    imagenet_start, load_part, organ_logits, predict, read_checkpoint, restore, train_image_type, vqa_loss, without_questions)
+from engine import (RECIPES, SCHEDULES, Inputs, batches, check_checkpoint, check_vocabulary, collate, encode_images, fit, image_organs, image_reader,
+                    image_type_accuracy, imagenet_start, load_part, organ_logits, predict, read_checkpoint, restore, train_image_type, vqa_loss, without_questions)
 from parallel import begin, end, everyones, first_alone, is_first, own_random_numbers, parallel, share, synchronise_norms, world
 from scores import PROTOCOLS, mean_and_spread
 from utils import UserError, check_arguments, choose_device, choose_precision, load_checkpoint, lock, read_json, run_main, say, set_seed, write_json
@@ -27,10 +27,6 @@ from utils import UserError, check_arguments, choose_device, choose_precision, l
 HERE = Path(__file__).resolve().parent
 MTPT_FILES = {"abd_model_path": "abdomen.pth", "brain_model_path": "brain.pth", "chest_model_path": "chest.pth",
               "modal_classifier_path": "image_type.pth"}
-RECIPES = {  # settings that an argument of the same name overrides; ABLATIONS.md says what each is worth
-    "softmax": {"loss": "ce", "label_smoothing": 0.1, "schedule": "cosine", "word_dropout": 0.3, "val_fraction": 0.0},
-    "paper": {"loss": "bce", "label_smoothing": 0.0, "schedule": "steps", "word_dropout": 0.0, "val_fraction": 0.1},
-}
 
 
 def recipes(name):
@@ -103,12 +99,11 @@ def parse_args(arguments=None):
                        help="bf16: autocast; auto: bf16 where the processor or GPU multiplies it natively")
     group.add_argument("--save_every", type=int, default=0, help="also keep epoch_N.pth every so many epochs")
     args = parser.parse_args(arguments)
-    args.settings = [name for name in RECIPES["paper"] if hasattr(args, name)]  # those that were named
+    args.named = [name for name in (*MTPT_FILES, *RECIPES["paper"]) if hasattr(args, name)]
     args.recipe = getattr(args, "recipe", None)
     settle(args, RECIPES[args.recipe or "paper"])
     for name in ("RAD_dir", "freeze_encoders", "vqa_init", "output", "input", "epochs", "gpu"):
         setattr(args, name, getattr(args, name, None))
-    args.named = [name for name in MTPT_FILES if hasattr(args, name)]
     for name, file in MTPT_FILES.items():
         given = name in args.named
         path = getattr(args, name, HERE / "saved_models" / "MTPT" / file)
@@ -120,12 +115,12 @@ def parse_args(arguments=None):
 
 
 def settle(args, recipe):
-    """Take the settings of a recipe that the command line left open from `recipe`. Raises UserError for one that can't be."""
-    for name in recipe:
-        if name not in args.settings:
+    """Take what the command line left open of the settings that make a recipe from `recipe`. Raises UserError for one that can't be."""
+    for name in RECIPES["paper"]:
+        if name not in args.named:
             setattr(args, name, recipe[name])
     if args.loss == "bce":
-        if "label_smoothing" in args.settings and args.label_smoothing:
+        if "label_smoothing" in args.named and args.label_smoothing:
             raise UserError("--label_smoothing is for --loss ce: leave it out")
         args.label_smoothing = 0.0
     if args.schedule not in SCHEDULES or args.loss not in ("bce", "ce"):
@@ -290,9 +285,14 @@ def check_same(state, data, arguments, path):
         raise UserError(f"{path} is a checkpoint of another model: {listed}")
 
 
+def began_with(state):
+    """The identity of a checkpoint's run, {setting: value}. Older checkpoints do not name all settings: they had the paper's."""
+    return RECIPES["paper"] | (state.get("identity") or {})
+
+
 def check_resumable(state, identity, path):
     """Raise UserError when a run would go on with other settings than it began with; the message names both."""
-    then = RECIPES["paper"] | (state.get("identity") or {})  # older checkpoints do not name all of the paper's settings
+    then = began_with(state)
     if differ := [key for key, value in identity.items() if then.get(key) != value]:
         listed = ", ".join(f"--{key} {then.get(key)} (then) and {identity[key]} (now)" for key in differ)
         raise UserError(f"{path} can't go on with other settings: {listed}")
@@ -354,9 +354,8 @@ def main():
 
     set_seed(args.seed)
     resumed = read_checkpoint(output / "last.pth") if args.resume else args.input and read_checkpoint(args.input)
-    if args.resume and args.recipe is None:  # older checkpoints do not name all settings: they had the paper's
-        then = RECIPES["paper"] | (resumed.get("identity") or {})
-        settle(args, {name: then[name] for name in RECIPES["paper"]})
+    if args.resume and args.recipe is None:
+        settle(args, began_with(resumed))
     identity = {key: getattr(args, key) for key in (*RECIPES["paper"], "split", "seed", "batch_size", "lr", "clip_norm", "question_len", "question_only",
                                                     "image_only", "precision")} | {"freeze_encoders": frozen, "data digest": data.digest}
     if resumed and not frozen:
