@@ -323,27 +323,27 @@ def predict(model, questions, inputs, device, precision="float32", batch_size=64
     After a sigmoid loss (`VQAModel.probabilities`) they need not sum to 1.
     """
     model.eval()
-    rows = sorted({q.image for q in questions})
-    place = {row: index for index, row in enumerate(rows)}
-    maps, organs = [], []
+    of_image = {}
+    for index, question in enumerate(questions):
+        of_image.setdefault(question.image, []).append(index)
+    rows, order, probabilities = sorted(of_image), [], []
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        for start in range(0, len(rows), batch_size):
-            seen = inputs(rows[start:start + batch_size])
-            maps.append(model.image.maps(seen["images"]) if seen["maps"] is None else seen["maps"])
-            if seen["organ_logits"] is not None:
-                organs.append(seen["organ_logits"])
-            elif model.image.image_type is not None:
-                organs.append(model.image.image_type(seen["images"]))
-        maps = torch.cat(maps)
-        organs = torch.cat(organs) if organs else None
-        probabilities = []
-        for start in range(0, len(questions), batch_size):
-            batch = questions[start:start + batch_size]
-            tokens, _, _ = collate(batch, device)
-            at = torch.tensor([place[q.image] for q in batch], device=device)
-            output = model(None, tokens, maps[at], None if organs is None else organs[at])
-            probabilities.append(model.probabilities(output.logits).cpu())
-    return torch.cat(probabilities)
+        for first in range(0, len(rows), batch_size):
+            some = rows[first:first + batch_size]
+            seen = inputs(some)
+            maps = model.image.maps(seen["images"]) if seen["maps"] is None else seen["maps"]
+            organs = seen["organ_logits"]
+            if organs is None and model.image.image_type is not None:
+                organs = model.image.image_type(seen["images"])
+            asked = [(place, index) for place, row in enumerate(some) for index in of_image[row]]
+            order += [index for _, index in asked]
+            for start in range(0, len(asked), batch_size):
+                places, indices = zip(*asked[start:start + batch_size])
+                at = torch.tensor(places, device=device)
+                tokens, _, _ = collate([questions[index] for index in indices], device)
+                output = model(None, tokens, maps[at], None if organs is None else organs[at])
+                probabilities.append(model.probabilities(output.logits).cpu())
+    return torch.cat(probabilities)[torch.tensor(order).argsort()]
 
 
 def describe(questions, probabilities, data, split, training):
@@ -416,7 +416,7 @@ def check_checkpoint(state, path, keys=("model", "model_arguments", "dictionary"
         raise UserError(f"{path} is not a checkpoint of this program: {what}")
     if not isinstance(state["version"], int) or state["version"] > VERSION:
         raise UserError(f"{path} was written by a newer version ({str(state['version'])[:40]}, this is {VERSION}): update this program")
-    kinds = {"epoch": int, "model": dict, "model_arguments": dict, "dictionary": list, "answers": list, "question_len": int, "data": dict,
+    kinds = {"epoch": int, "epochs": int, "model": dict, "model_arguments": dict, "dictionary": list, "answers": list, "question_len": int, "data": dict,
              "identity": dict, "state": dict, "compatibility": dict, "history": list, "sums": list, "split": str, "frozen": bool, "question_only": bool}
     for key, kind in kinds.items():
         if state.get(key) is not None and type(state[key]) is not kind and not (kind is dict and isinstance(state[key], dict)):

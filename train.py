@@ -350,12 +350,14 @@ def main():
         data = without_questions(data)
     args.precision = choose_precision(args.precision, device)
     frozen = args.freeze_encoders if args.freeze_encoders is not None else device.type == "cpu"
-    args.epochs = args.epochs or (7 if data.phantom else 30 if frozen else 80)
-
     set_seed(args.seed)
     resumed = read_checkpoint(output / "last.pth") if args.resume else args.input and read_checkpoint(args.input)
     if args.resume and args.recipe is None:
         settle(args, began_with(resumed))
+    planned = resumed.get("epochs") if args.resume else None
+    args.epochs = args.epochs or planned or (7 if data.phantom else 30 if frozen else 80)
+    if planned not in (None, args.epochs):
+        say(f"NOTE: the run was planned for {planned} epochs: the epochs that it has done had their rates, those to come have the rates of {args.epochs}")
     identity = {key: getattr(args, key) for key in (*RECIPES["paper"], "split", "seed", "batch_size", "lr", "clip_norm", "question_len", "question_only",
                                                     "image_only", "precision")} | {"freeze_encoders": frozen, "data digest": data.digest}
     if resumed and not frozen:
@@ -428,7 +430,7 @@ def main():
     if is_first():
         write_json(output / "run.json", about)
     checkpoint = {"model_arguments": arguments, "dictionary": data.dictionary, "answers": data.answers, "question_len": args.question_len,
-                  "data": data.about(), "identity": identity, "split": args.split,
+                  "data": data.about(), "identity": identity, "split": args.split, "epochs": args.epochs,
                   "start": description, "frozen": frozen, "question_only": args.question_only,
                   "image_only": args.image_only, "val_fraction": args.val_fraction, "seed": args.seed}
     with SummaryWriter(output / "tensorboard") if is_first() else contextlib.nullcontext() as writer:
