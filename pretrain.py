@@ -10,7 +10,6 @@ train.py finds the files by itself.
 import argparse
 import contextlib
 import datetime
-import platform
 import signal
 import sys
 from pathlib import Path
@@ -28,8 +27,8 @@ from dataset_RAD import EMBEDDING_DIMS, find_data, find_embedding, to_float, wri
 from engine import (VERSION, batches, check_checkpoint, fit, image_organs, image_reader, image_type_accuracy, imagenet_start, load_part, restore,
                     train_image_type)
 from parallel import begin, end, first_alone, is_first, own_random_numbers, parallel, share, synchronise_norms, world
-from utils import (UserError, atomic_path, check_arguments, choose_device, choose_precision, load_checkpoint, lock, read_json, run_main, save_checkpoint, say, set_seed,
-                   write_json)
+from utils import (UserError, atomic_path, check_arguments, choose_device, choose_precision, load_checkpoint, lock, read_json, run_facts, run_main,
+                   save_checkpoint, say, set_seed, write_json)
 
 HERE = Path(__file__).resolve().parent
 STEPS, PHANTOM_STEPS = 2000, 200  # about how many steps a run on a CPU has by default, and one on a GPU at least
@@ -305,11 +304,8 @@ def pretrain_organ(organ_set, data, args, device, start):
     held_folder = lock(folder) if is_first() else None
     about = {"organ": organ, "data": organ_set.about(), "questions": data.about(), "start": description, "encoder": arguments["encoder"],
              "identity": same, "model_arguments": arguments, "phantom": organ_set.phantom or args.compatibility and data.phantom}
-    run = about | {
-        "command": sys.argv, "arguments": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
-        "device": str(device), "versions": {"python": platform.python_version(), "torch": torch.__version__}, "processes": world()[1]}
     if is_first():
-        write_json(folder / "run.json", run)
+        write_json(folder / "run.json", about | run_facts(args, device) | {"processes": world()[1]})
     with SummaryWriter(folder / "tensorboard") if is_first() else contextlib.nullcontext() as writer:
         fit(model, optimizer, argparse.Namespace(**(vars(args) | {"epochs": same["epochs"]})), loader.epoch, batch_loss, validate,
             about | {"dictionary": data.dictionary}, folder, progress, writer, schedule=polynomial_rate, every=max(1, 100 // steps),

@@ -6,14 +6,12 @@
 import argparse
 import contextlib
 import datetime
-import platform
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import torch
-import torchvision
 from torch.utils.tensorboard import SummaryWriter
 
 from base_model import CHANNELS, ORGAN_ENCODERS, VQAModel
@@ -22,7 +20,7 @@ from engine import (RECIPES, SCHEDULES, Inputs, batches, check_checkpoint, check
                     image_type_accuracy, imagenet_start, load_part, organ_logits, predict, read_checkpoint, restore, train_image_type, vqa_loss, without_questions)
 from parallel import begin, end, everyones, first_alone, is_first, own_random_numbers, parallel, share, synchronise_norms, world
 from scores import PROTOCOLS, mean_and_spread
-from utils import UserError, check_arguments, choose_device, choose_precision, load_checkpoint, lock, read_json, run_main, say, set_seed, write_json
+from utils import UserError, check_arguments, choose_device, choose_precision, load_checkpoint, lock, read_json, run_facts, run_main, say, set_seed, write_json
 
 HERE = Path(__file__).resolve().parent
 MTPT_FILES = {"abd_model_path": "abdomen.pth", "brain_model_path": "brain.pth", "chest_model_path": "chest.pth",
@@ -421,12 +419,9 @@ def main():
     held = lock(output) if is_first() else None
     if is_first() and (output / "last.pth").exists() and not args.resume:
         raise UserError(f"{output} holds a run already: name another --output, or --resume to go on with it")
-    about = {
-        "arguments": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()},
-        "command": sys.argv, "data": data.about(), "model_arguments": arguments, "seed": args.seed,
-        "start": description, "frozen_encoders": frozen, "device": str(device), "training_questions": len(train),
-        "validation_questions": len(val), "versions": {"python": platform.python_version(), "torch": torch.__version__,
-                                                       "torchvision": torchvision.__version__}, "processes": world()[1]}
+    about = run_facts(args, device) | {
+        "data": data.about(), "model_arguments": arguments, "seed": args.seed, "start": description, "frozen_encoders": frozen,
+        "training_questions": len(train), "validation_questions": len(val), "processes": world()[1]}
     if is_first():
         write_json(output / "run.json", about)
     checkpoint = {"model_arguments": arguments, "dictionary": data.dictionary, "answers": data.answers, "question_len": args.question_len,

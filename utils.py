@@ -5,12 +5,14 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import random
 import signal
 import sys
 import tempfile
 import threading
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import h5py
@@ -107,6 +109,12 @@ def run_main(main):
             signal.signal(signal.SIGTERM, before)
     sys.stdout.flush()
     sys.exit(code)
+
+
+def run_facts(args, device):
+    """How a run was started, for its run.json: {"arguments", "command", "device", "versions"}."""
+    return {"arguments": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}, "command": sys.argv,
+            "device": str(device), "versions": {"python": platform.python_version(), "torch": torch.__version__, "torchvision": version("torchvision")}}
 
 
 def fail(message):
