@@ -388,7 +388,7 @@ def neighbours(folder, results):
         try:
             kinds = [kind for kind in ("question_only", "image_only") if (other := read_json(file)) and same(other) and other.get(kind)]
             if kinds and file.parent != folder.resolve():
-                rows = read_predictions(file.parent)
+                rows, _ = read_results(file.parent)
                 qids = qids or {row["qid"] for row in read_predictions(folder)}
                 found |= {kind.replace("_", " "): rows for kind in kinds} if {row["qid"] for row in rows} == qids else {}
         except UserError:
