@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import datetime
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np

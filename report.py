@@ -379,18 +379,17 @@ def model_of(results, data):
     return model.eval(), inputs, set_question_len(data, kept["question_len"])
 
 
-def neighbours(folder, results):
-    """{name: rows} of the newest question-only and image-only results beside `folder`, of the same model, data and split."""
+def neighbours(folder, rows, results):
+    """{name: rows} of the newest question-only and image-only results beside `folder`, of the same model, data, split and questions."""
     def same(other):
         return isinstance(other, dict) and all(other.get(key) == results.get(key) for key in ("model", "split", "data"))
-    found, qids = {}, None
+    found, qids = {}, {row["qid"] for row in rows}
     for file in sorted(folder.resolve().parent.glob("*/results.json"), key=lambda file: file.stat().st_mtime):
         try:
             kinds = [kind for kind in ("question_only", "image_only") if (other := read_json(file)) and same(other) and other.get(kind)]
             if kinds and file.parent != folder.resolve():
-                rows, _ = read_results(file.parent)
-                qids = qids or {row["qid"] for row in read_predictions(folder)}
-                found |= {kind.replace("_", " "): rows for kind in kinds} if {row["qid"] for row in rows} == qids else {}
+                beside, _ = read_results(file.parent)
+                found |= {kind.replace("_", " "): beside for kind in kinds} if {row["qid"] for row in beside} == qids else {}
         except UserError:
             continue
     return found
@@ -428,7 +427,7 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None):
         missing["curves"] = f"There is no log.jsonl {where}."
     if not settings:
         missing.setdefault("settings", f"There is no run.json {where}.")
-    beside = neighbours(folder, results)
+    beside = neighbours(folder, rows, results)
     if not beside and not results.get("question_only") and not results.get("image_only"):
         missing["baselines"] = "There are no results of the same model trained with --question_only or --image_only beside this folder to compare with."
     write_report(folder / "report.html", folder.resolve().name, rows, results, log=log, settings=settings, data=data, model=model, inputs=inputs,
