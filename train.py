@@ -84,7 +84,7 @@ def parse_args(arguments=None):
                        f"and then (the paper's); cosine: down to almost 0 {recipes('schedule')}")
     group.add_argument("--output", type=Path, default=argparse.SUPPRESS, help="folder to write (default: saved_models/<model>_<split>_<time>)")
     group.add_argument("--input", type=Path, default=argparse.SUPPRESS, help="checkpoint to start the weights from")
-    group.add_argument("--resume", action="store_true", help="go on with the run in --output after its last whole epoch")
+    group.add_argument("--resume", action="store_true", help="go on with the run in --output where it was saved last")
     group.add_argument("--epochs", type=int, default=argparse.SUPPRESS, help="default: 80 when the encoders are trained, 30 when they are frozen, 7 on "
                        "the phantom set")
     group.add_argument("--batch_size", type=int, default=32, help="questions a step")
