@@ -177,6 +177,21 @@ class ImageSide(nn.Module):
         return sum(weights[:, index, None, None] * feature for index, feature in enumerate(features))
 
 
+class Gate(nn.Module):
+    """tanh(MLP(mean over cells of v)) * tanh(U sum over words of l): visual (B, 49, 512), words (B, T, hidden) -> (B, hidden).
+
+    Not the paper's: its features are a sum of what comes from the image and what comes from the words, which meet in attention weights only.
+    """
+
+    def __init__(self, hidden):
+        super().__init__()
+        self.of_image = nn.Sequential(nn.Linear(VISUAL_DIM, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.Tanh())
+        self.of_words = nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh())
+
+    def forward(self, visual, words):
+        return self.of_image(visual.mean(1)) * self.of_words(words.sum(1))
+
+
 class VQAModel(nn.Module):
     """The whole model. `fusion` is "CMSA", "BAN" or "SAN"; see DESIGN section 4 for every part's shape.
 
@@ -184,11 +199,13 @@ class VQAModel(nn.Module):
     blocks: CMSA blocks; use_spatial: CMSA's tokens carry the cells' place; num_stacks: SAN's; glimpses: BAN's;
     encoder, distmodal, shared: see ImageSide; without an encoder (None) only `fuse` can be used: pre-training's compatibility head.
     word_dropout: share of the word embeddings' numbers that training leaves out.
+    gate: a product of image and question is added to CMSA's feature (`Gate`).
     softmax: the answers exclude each other (a cross-entropy loss); else each has a probability of its own (the paper's BCE).
     """
 
     def __init__(self, fusion, ntoken, num_answers, word_dim=300, hidden=HIDDEN, rnn="LSTM", encoder="resnet34", distmodal=True,
-                 shared=False, use_spatial=True, blocks=2, num_stacks=2, glimpses=2, softmax=False, word_dropout=0.0):
+                 shared=False, use_spatial=True, blocks=2, num_stacks=2, glimpses=2, softmax=False, word_dropout=0.0,
+                 gate=False):
         super().__init__()
         self.fusion, self.softmax = fusion, softmax
         self.w_emb = WordEmbedding(ntoken, word_dim, word_dropout)
@@ -199,6 +216,7 @@ class VQAModel(nn.Module):
             self.register_buffer("spatial", spatial, persistent=False)  # (49, 8) or (49, 0)
             self.cmsa = CMSA(VISUAL_DIM, hidden, spatial.shape[1], blocks)
             self.fc = nn.Linear(self.cmsa.channels, hidden)
+            self.gate = Gate(hidden) if gate else None
         elif fusion == "BAN":
             self.ban = BilinearAttention(hidden, glimpses)
         else:
@@ -226,6 +244,8 @@ class VQAModel(nn.Module):
         words = self.q_emb(self.w_emb(questions))  # (B, 12, hidden), all states; padding is read like any word
         if self.fusion == "CMSA":
             features = (words + self.fc(self.cmsa(visual, words, self.spatial))).sum(1)  # (B, hidden)
+            if self.gate is not None:
+                features = features + self.gate(visual, words)
         elif self.fusion == "BAN":
             features = self.ban(visual, words)
         else:

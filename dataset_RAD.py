@@ -754,6 +754,16 @@ def find_embedding(data, name, say=print):
     return vectors
 
 
+def idf_weights(questions, ntoken):
+    """How telling each word is: log(questions / questions with the word), float32 (ntoken,), scaled to a mean of 1.
+
+    "Inverse document frequency": word vectors times it let "ascites" count for more than "is there" (DESIGN section 4 names tf-idf).
+    """
+    found = Counter(token for question in questions for token in set(question.tokens))
+    weights = np.log([len(questions) / max(found[token], 1) for token in range(ntoken)])
+    return (weights / weights.mean()).astype(np.float32) if weights.any() else np.ones(ntoken, np.float32)
+
+
 def load_embedding(data, name, dim, rad_dirs, say=print):
     """(float32 (ntoken, dim) in dictionary order, description) for "glove" or "biowordvec", or None when no table is found.
 

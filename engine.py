@@ -16,7 +16,7 @@ from parallel import everyones, is_first, world
 from scores import near_identical
 from utils import Stopped, UserError, atomic_h5, atomic_path, digest_bytes, digest_state, load_checkpoint, save_checkpoint, say, stop_signals
 
-VERSION = 2  # of checkpoints and result files; 2: model_arguments has softmax and word_dropout
+VERSION = 3  # of checkpoints and result files; 2: model_arguments has softmax and word_dropout; 3: gate
 
 
 def learning_rate(epoch, epochs, base):
@@ -37,8 +37,10 @@ def cosine_rate(epoch, epochs, base):
 
 SCHEDULES = {"steps": learning_rate, "cosine": cosine_rate}
 RECIPES = {  # settings that an argument of the same name overrides; ABLATIONS.md says what each is worth
-    "softmax": {"loss": "ce", "label_smoothing": 0.1, "schedule": "cosine", "word_dropout": 0.3, "val_fraction": 0.0},
-    "paper": {"loss": "bce", "label_smoothing": 0.0, "schedule": "steps", "word_dropout": 0.0, "val_fraction": 0.1},
+    "best": {"loss": "ce", "label_smoothing": 0.1, "schedule": "cosine", "word_dropout": 0.3, "idf": True, "gate": True, "val_fraction": 0.0,
+             "blocks": 1, "batch_size": 64, "freeze_encoders": True},
+    "paper": {"loss": "bce", "label_smoothing": 0.0, "schedule": "steps", "word_dropout": 0.0, "idf": False, "gate": False, "val_fraction": 0.1,
+              "blocks": 2, "batch_size": 32, "freeze_encoders": None},  # None: on a CPU
 }
 
 

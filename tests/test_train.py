@@ -73,10 +73,10 @@ def test_the_same_seed_gives_the_same_bits_and_resume_goes_on(run, tiny, tmp_pat
     assert all(torch.equal(first["model"][key], second["model"][key]) for key in first["model"])
 
 
-def test_the_softmax_recipe_goes_on_without_being_named(tiny, tmp_path, fails):
-    """Softmax, word dropout and all: stopped and resumed with the bits of a run that was not; what a run began with holds on --resume."""
+def test_the_best_recipe_goes_on_without_being_named(tiny, tmp_path, fails):
+    """Softmax, word dropout, gate and all: stopped and resumed with the bits of a run that was not; what a run began with holds on --resume."""
     ours = [*SMALL[:-2], "--blocks", "1"]
-    named = ["--recipe", "softmax", "--val_fraction", "0.2"]
+    named = ["--recipe", "best", "--val_fraction", "0.2"]
     for name, epochs in (("whole", [2]), ("parts", [1, 2])):
         for number in epochs:
             done = call("train.py", "--RAD_dir", tiny, "--epochs", number, "--output", tmp_path / name, *ours, *(named if number == epochs[0] else ["--resume"]))
@@ -126,10 +126,11 @@ def test_an_epoch_is_found_or_listed(run, tmp_path, fails):
 
 def test_a_recipe_is_a_set_of_defaults():
     ours, papers, own = (train.parse_args(["--recipe", recipe, *more]) for recipe, more in
-                         (("softmax", []), ("paper", []), ("paper", ["--loss", "ce", "--val_fraction", "0.2"])))
+                         (("best", []), ("paper", []), ("paper", ["--loss", "ce", "--val_fraction", "0.2"])))
     assert (papers.loss, papers.label_smoothing, papers.schedule, papers.val_fraction) == ("bce", 0, "steps", 0.1)  # DESIGN section 5
     assert (own.loss, own.schedule, own.val_fraction) == ("ce", "steps", 0.2)
-    assert vars(train.parse_args([])) | {"recipe": "paper"} == vars(papers) and ours.loss == "ce"
+    assert vars(train.parse_args([])) | {"recipe": "best"} == vars(ours) and (ours.loss, ours.idf, ours.gate, papers.idf, papers.gate) == ("ce", True, True, False, False)
+    assert not train.parse_args(["--model", "BAN"]).gate
 
 
 def test_a_run_of_an_older_version_goes_on_as_the_paper_has_it():
@@ -158,7 +159,7 @@ def test_predictions_do_not_depend_on_the_batch_or_the_cache(run, tiny):
 
 
 @pytest.mark.parametrize("arguments", [["--model", "BAN", "--image_only"], ["--model", "SAN", "--rnn", "GRU", "--no-distmodal"],
-                                       ["--recipe", "softmax", "--question_only", "--split", "clean", "--no-use_spatial", "--blocks", "1"]])
+                                       ["--recipe", "best", "--question_only", "--split", "clean", "--no-use_spatial", "--blocks", "1"]])
 def test_other_models_from_start_to_scores(arguments, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = call("train.py", "--RAD_dir", os.path.relpath(tiny), "--epochs", 1, "--output", "run", *SMALL, *arguments)
@@ -167,7 +168,7 @@ def test_other_models_from_start_to_scores(arguments, tiny, tmp_path, monkeypatc
     done = call("test.py", "--input", ".", "--output", tmp_path / "out", "--gpu", -1)
     assert done.returncode == 0, done.stderr
     about = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert (about["validation_questions"] == 0) == about["model_arguments"]["softmax"] == ("softmax" in arguments)
+    assert (about["validation_questions"] == 0) == about["model_arguments"]["softmax"] == ("best" in arguments)
     results = json.loads((tmp_path / "out" / "results_all.json").read_text())
     assert results["ALL"]["count"] > 50 and results["question_only"] == ("--question_only" in arguments)
     if "--image_only" in arguments:  # the same image gets the same answer whatever the question
