@@ -17,6 +17,7 @@ from classifier import AnswerClassifier
 from language_model import QuestionEncoder, WordEmbedding
 from utils import UserError
 
+PRIOR_WEIGHT = 0.5  # chosen on validation questions (ABLATIONS.md)
 ORGAN_ENCODERS = ("abdomen", "brain", "chest")  # organ order everywhere: ABD 0, HEAD 1, CHEST 2
 CHANNELS = {"resnet34": 512, "efficientnet_lite0": 1280}  # of an encoder's feature map
 SKIP_CHANNELS = {"resnet34": (64, 128, 256), "efficientnet_lite0": (24, 40, 112)}  # of its maps of 56, 28 and 14 px
@@ -28,6 +29,14 @@ class VQAOutput(NamedTuple):
     logits: torch.Tensor
     organ_logits: torch.Tensor
     features: torch.Tensor
+
+
+class TrainingOutput(NamedTuple):
+    """VQAOutput of a model with a question prior in training mode: beside the logits those of the prior, (B, answers), for a loss of their own."""
+    logits: torch.Tensor
+    organ_logits: torch.Tensor
+    features: torch.Tensor
+    prior_logits: torch.Tensor
 
 
 class ResNetEncoder(nn.Module):
@@ -192,6 +201,19 @@ class Gate(nn.Module):
         return self.of_image(visual.mean(1)) * self.of_words(words.sum(1))
 
 
+class QuestionPrior(nn.Module):
+    """The answers to a question, whatever the image: (B, 12) -> (B, answers) logits. Word vectors, an LSTM and a classifier of its own."""
+
+    def __init__(self, ntoken, num_answers, word_dim, word_dropout, width=512):
+        super().__init__()
+        self.w_emb = WordEmbedding(ntoken, word_dim, word_dropout)
+        self.q_emb = QuestionEncoder(2 * word_dim, width)
+        self.classifier = AnswerClassifier(width, HIDDEN, num_answers)
+
+    def forward(self, questions):
+        return self.classifier(self.q_emb(self.w_emb(questions)).sum(1))
+
+
 class VQAModel(nn.Module):
     """The whole model. `fusion` is "CMSA", "BAN" or "SAN"; see DESIGN section 4 for every part's shape.
 
@@ -200,12 +222,14 @@ class VQAModel(nn.Module):
     encoder, distmodal, shared: see ImageSide; without an encoder (None) only `fuse` can be used: pre-training's compatibility head.
     word_dropout: share of the word embeddings' numbers that training leaves out.
     gate: a product of image and question is added to CMSA's feature (`Gate`).
+    prior: the logits are log p + PRIOR_WEIGHT * log (p of `QuestionPrior`), a product of experts that keeps an answer seen with the image from
+    being given to a question of another kind. The two are trained apart: in training mode forward gives a TrainingOutput.
     softmax: the answers exclude each other (a cross-entropy loss); else each has a probability of its own (the paper's BCE).
     """
 
     def __init__(self, fusion, ntoken, num_answers, word_dim=300, hidden=HIDDEN, rnn="LSTM", encoder="resnet34", distmodal=True,
                  shared=False, use_spatial=True, blocks=2, num_stacks=2, glimpses=2, softmax=False, word_dropout=0.0,
-                 gate=False):
+                 gate=False, prior=False):
         super().__init__()
         self.fusion, self.softmax = fusion, softmax
         self.w_emb = WordEmbedding(ntoken, word_dim, word_dropout)
@@ -222,6 +246,7 @@ class VQAModel(nn.Module):
         else:
             self.san = StackedAttention(VISUAL_DIM, hidden, num_stacks)
         self.classifier = AnswerClassifier(hidden, 2 * HIDDEN, num_answers)
+        self.prior = QuestionPrior(ntoken, num_answers, word_dim, word_dropout) if prior else None
 
     def forward(self, images, questions, maps=None, organ_logits=None):
         """images (B, 3, 224, 224), questions (B, 12) -> VQAOutput.
@@ -233,6 +258,11 @@ class VQAModel(nn.Module):
             organ_logits = self.image.image_type(images)
         visual = self.image.mix(self.image.maps(images) if maps is None else maps, organ_logits)
         logits, features = self.fuse(visual, questions)
+        if self.prior is not None:
+            prior = self.prior(questions)  # (B, answers)
+            if self.training:
+                return TrainingOutput(logits, organ_logits, features, prior)
+            logits = logits.float().log_softmax(-1) + PRIOR_WEIGHT * prior.float().log_softmax(-1)
         return VQAOutput(logits, organ_logits, features)
 
     def probabilities(self, logits):

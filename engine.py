@@ -16,7 +16,9 @@ from parallel import everyones, is_first, world
 from scores import near_identical
 from utils import Stopped, UserError, atomic_h5, atomic_path, digest_bytes, digest_state, load_checkpoint, save_checkpoint, say, stop_signals
 
-VERSION = 3  # of checkpoints and result files; 2: model_arguments has softmax and word_dropout; 3: gate
+VERSION = 3  # of checkpoints and result files; 2: model_arguments has softmax and word_dropout; 3: gate and prior
+MTPT_FILES = {"abd_model_path": "abdomen.pth", "brain_model_path": "brain.pth", "chest_model_path": "chest.pth",
+              "modal_classifier_path": "image_type.pth"}  # what pretrain.py leaves, by train.py's arguments for it
 
 
 def learning_rate(epoch, epochs, base):
@@ -37,9 +39,9 @@ def cosine_rate(epoch, epochs, base):
 
 SCHEDULES = {"steps": learning_rate, "cosine": cosine_rate}
 RECIPES = {  # settings that an argument of the same name overrides; ABLATIONS.md says what each is worth
-    "best": {"loss": "ce", "label_smoothing": 0.1, "schedule": "cosine", "word_dropout": 0.3, "idf": True, "gate": True, "val_fraction": 0.0,
+    "best": {"loss": "ce", "label_smoothing": 0.1, "schedule": "cosine", "word_dropout": 0.3, "idf": True, "gate": True, "prior": True, "val_fraction": 0.0,
              "blocks": 1, "batch_size": 64, "freeze_encoders": True},
-    "paper": {"loss": "bce", "label_smoothing": 0.0, "schedule": "steps", "word_dropout": 0.0, "idf": False, "gate": False, "val_fraction": 0.1,
+    "paper": {"loss": "bce", "label_smoothing": 0.0, "schedule": "steps", "word_dropout": 0.0, "idf": False, "gate": False, "prior": False, "val_fraction": 0.1,
               "blocks": 2, "batch_size": 32, "freeze_encoders": None},  # None: on a CPU
 }
 
@@ -183,7 +185,8 @@ def vqa_loss(output, labels, organs, kind="bce", smoothing=0.0):
     """
     logits = output.logits.float()
     if kind == "ce":
-        loss = F.cross_entropy(logits, labels, reduction="sum", ignore_index=-1, label_smoothing=smoothing)
+        of_each = [logits, *([output.prior_logits.float()] if hasattr(output, "prior_logits") else [])]  # the question prior learns beside, by the same loss
+        loss = sum(F.cross_entropy(one, labels, reduction="sum", ignore_index=-1, label_smoothing=smoothing) for one in of_each)
     else:
         targets = torch.zeros_like(logits)
         known = (labels >= 0).nonzero().squeeze(1)

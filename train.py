@@ -16,15 +16,13 @@ from torch.utils.tensorboard import SummaryWriter
 
 from base_model import CHANNELS, ORGAN_ENCODERS, VQAModel
 from dataset_RAD import EMBEDDING_DIMS, QUESTION_LEN, find_data, find_embedding, idf_weights, set_question_len, split_validation, training_questions
-from engine import (RECIPES, SCHEDULES, Inputs, batches, check_checkpoint, check_vocabulary, collate, encode_images, fit, image_organs, image_reader,
+from engine import (MTPT_FILES, RECIPES, SCHEDULES, Inputs, batches, check_checkpoint, check_vocabulary, collate, encode_images, fit, image_organs, image_reader,
                     image_type_accuracy, imagenet_start, load_part, organ_logits, predict, read_checkpoint, restore, train_image_type, vqa_loss, without_questions)
 from parallel import begin, end, everyones, first_alone, is_first, own_random_numbers, parallel, share, synchronise_norms, world
 from scores import PROTOCOLS, mean_and_spread
 from utils import UserError, check_arguments, choose_device, choose_precision, load_checkpoint, lock, read_json, run_facts, run_main, say, set_seed, write_json
 
 HERE = Path(__file__).resolve().parent
-MTPT_FILES = {"abd_model_path": "abdomen.pth", "brain_model_path": "brain.pth", "chest_model_path": "chest.pth",
-              "modal_classifier_path": "image_type.pth"}
 
 
 def recipes(name):
@@ -83,6 +81,8 @@ def parse_args(arguments=None):
     group.add_argument("--idf", action=flag, default=argparse.SUPPRESS, help=f"word vectors start scaled by inverse document frequency {recipes('idf')}")
     group.add_argument("--gate", action=flag, default=argparse.SUPPRESS, help="add a product of image and question to CMSA's feature "
                        f"{recipes('gate')}")
+    group.add_argument("--prior", action=flag, default=argparse.SUPPRESS, help="multiply the answers' probabilities by the root of a question-only model's, "
+                       f"which is trained beside; of --loss ce {recipes('prior')}")
     group.add_argument("--schedule", choices=list(SCHEDULES), default=argparse.SUPPRESS, help="of the rate after four epochs of warm-up; steps: x 0.75 now "
                        f"and then (the paper's); cosine: down to almost 0 {recipes('schedule')}")
     group.add_argument("--output", type=Path, default=argparse.SUPPRESS, help="folder to write (default: saved_models/<model>_<split>_<time>)")
@@ -124,12 +124,15 @@ def settle(args, recipe):
         if "label_smoothing" in args.named and args.label_smoothing:
             raise UserError("--label_smoothing is for --loss ce: leave it out")
         args.label_smoothing = 0.0
+        if "prior" in args.named and args.prior:
+            raise UserError("--prior is for --loss ce: leave it out")
+        args.prior = False
     if args.schedule not in SCHEDULES or args.loss not in ("bce", "ce"):
         raise UserError(f"--schedule {args.schedule} or --loss {args.loss} is unknown: --help lists them")
     for name in ("label_smoothing", "word_dropout"):
         if not isinstance(getattr(args, name), (int, float)) or not 0 <= getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: a share from 0 to below 1 is wanted")
-    kinds = {"batch_size": int, "blocks": int, "gate": bool, "idf": bool, "freeze_encoders": (bool, type(None))}
+    kinds = {"batch_size": int, "blocks": int, "gate": bool, "idf": bool, "prior": bool, "freeze_encoders": (bool, type(None))}
     if wrong := [name for name, kind in kinds.items() if not isinstance(getattr(args, name), kind)] or args.blocks not in (1, 2) and ["blocks"]:
         raise UserError(f"--{wrong[0]} can't be {str(getattr(args, wrong[0]))[:40]!r}, as the checkpoint has it")  # the command line's are checked
     if args.model != "CMSA":
@@ -259,11 +262,12 @@ def build_model(args, data, frozen, resumed=None):
         fusion=args.model, ntoken=data.ntoken, num_answers=data.num_answers, hidden=args.num_hid, rnn=args.rnn, encoder=encoder,
         word_dim=word_dim, distmodal=args.distmodal, shared=shared,
         use_spatial=args.use_spatial, blocks=args.blocks, num_stacks=args.num_stacks, glimpses=args.gamma, softmax=args.loss == "ce",
-        word_dropout=args.word_dropout, gate=args.gate)
+        word_dropout=args.word_dropout, gate=args.gate, prior=args.prior)
     model = VQAModel(**arguments)
     if vectors is not None:
         weights = idf_weights(training_questions(data, args.split), data.ntoken)[:, None] if args.idf else 1
-        model.w_emb.initialise(torch.from_numpy(vectors[0] * weights))
+        for tables in (model.w_emb, *([model.prior.w_emb] if model.prior else [])):
+            tables.initialise(torch.from_numpy(vectors[0] * weights))
         description += f"; {vectors[1]}{' times idf' if args.idf else ''}"
     for index, module in enumerate(model.image.encoders if parts else []):
         load_part(module, parts[index]["state"], f"the {ORGAN_ENCODERS[index]} encoder's start ({description})")
@@ -293,7 +297,7 @@ def unshare(state):
 def check_same(state, data, arguments, path):
     """Raise UserError when a checkpoint is of another model, dictionary or answer set; the message names both."""
     check_vocabulary(state, data, path)
-    ours, theirs = dict(arguments), {"gate": False} | state["model_arguments"]
+    ours, theirs = dict(arguments), {"gate": False, "prior": False} | state["model_arguments"]
     if differ := [key for key in ours if ours[key] != theirs.get(key) and key not in ("softmax", "word_dropout")]:  # the weights fit either way
         listed = ", ".join(f"{key} {theirs.get(key)} (the checkpoint) and {ours[key]} (asked for)" for key in differ)
         raise UserError(f"{path} is a checkpoint of another model: {listed}")
@@ -384,9 +388,9 @@ def main():
         raise UserError(f"{len(train)} training questions are left: lower --val_fraction")
     progress = None
     if resumed:
-        check_same(resumed, data, arguments, args.output if args.resume else args.input)
         if args.resume:
             check_resumable(resumed, identity, output)
+        check_same(resumed, data, arguments, args.output if args.resume else args.input)
         model.load_state_dict(resumed["model"])
     model.to(device)
     maps_path = organs = None
