@@ -8,13 +8,14 @@ A folder per organ, `abdomen`, `brain`, `chest`, each in one of two forms:
   [[image, mask], ...], [{"image": ..., "mask": ...}, ...], {image: mask} or {"image": [...], "mask": [...]}, with a class's name or
   number in place of a mask for classes.
 Without a validation part every fifth image is held out. Class names of masks may stand in classes.txt, one a line, in order of value.
+Held-out images that are copies of training images are found and named where there are classes.
 """
 import argparse
 import os
 import random
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +36,8 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", "
 MAX_CLASSES = 64  # of masks without a classes.txt: beyond it a mask of 0 and 255, or of greys, is the likelier reading
 MARGIN = 8  # pixels that an image is larger than its crop
 DEGREES = 15
+SMALL = 32  # sides of the grey images that copies are looked for in
+CORRELATION, DIFFERENCE = 0.999, 3  # from here on, and below this mean difference of greys (of 255), two images are copies
 
 
 class Sample(NamedTuple):
@@ -45,7 +48,10 @@ class Sample(NamedTuple):
 
 @dataclass
 class OrganSet:
-    """One organ's images. `classes` are names in order of index; `task` is "segmentation" or "classification"."""
+    """One organ's images. `classes` are names in order of index; `task` is "segmentation" or "classification".
+
+    copies: {row of `val`: row of `train`}, held-out images that are copies of training images; looked for in classification only.
+    """
     organ: str
     task: str
     classes: list
@@ -54,6 +60,7 @@ class OrganSet:
     folder: Path
     phantom: bool
     digest: str
+    copies: dict = field(default_factory=dict)
 
     def about(self):
         """What checkpoints and results say of their data."""
@@ -77,23 +84,31 @@ def find_organ_sets(folder=None, organs=NAMES, say=say):
         there = [name for name in NAMES if (base / name).is_dir()]
         raise UserError(f"{base} has no folder {' and no folder '.join(missing)}: put the images there, "
                         f"or {'name one of what is there by --organ: ' + ', '.join(there) if there else 'name another folder by --MTPT_dir'}")
-    sets = {name: load_organ_set(base / name, name) for name in organs}
+    sets = {name: load_organ_set(base / name, name, say) for name in organs}
     if any(one.phantom for one in sets.values()):
         say(_BANNER.format(folder=base, home=DATA_MTPT))
     return sets
 
 
-def load_organ_set(folder, organ):
-    """The set in one folder, every file checked. Raises UserError for the first file that can't be used, naming it."""
-    folder = Path(folder)
+def load_organ_set(folder, organ, say=say):
+    """The set in one folder, every file checked. Raises UserError for the first file that can't be used, naming it.
+
+    Says what files are left out for their suffix, and how many held-out images are copies of training images.
+    """
+    folder, left_out = Path(folder), Counter()
     lists = {part: next((path for path in (folder / f"{part}.txt", folder / f"{part}.json") if path.is_file()), None)
              for part in ("train", "val")}
+    if not lists["val"] and lists["train"] and (folder / "val").is_dir():
+        raise UserError(f"{folder} holds {lists['train'].name} and a folder val/, which it does not list: list the held-out images in "
+                        f"{lists['train'].name.replace('train', 'val')}, or take val/ away and a fifth of the training images is held out")
+    if lists["val"] and not lists["train"] and (folder / "train").is_dir():
+        raise UserError(f"{folder} holds {lists['val'].name} and a folder train/: make both parts lists, or both folders")
     if lists["train"]:
         parts = {part: _read_list(path, folder) if path else [] for part, path in lists.items()}
         names = _class_names(parts["train"], folder) if not isinstance(parts["train"][0].target, Path) else None
     elif (folder / "train").is_dir():
         names = _subfolders(folder / "train")
-        parts = {part: _read_folders(folder / part, names) if (folder / part).is_dir() else [] for part in ("train", "val")}
+        parts = {part: _read_folders(folder / part, names, left_out) if (folder / part).is_dir() else [] for part in ("train", "val")}
     elif lists["val"]:
         raise UserError(f"{folder} holds {lists['val'].name} and no {lists['val'].name.replace('val', 'train')}: put it beside")
     else:
@@ -104,28 +119,36 @@ def load_organ_set(folder, organ):
         for part, samples in parts.items():
             for sample in samples:
                 if isinstance(sample.target, Path) or sample.target not in index:
-                    raise UserError(f"{lists[part]}: {sample.image.name} has the class {str(sample.target)!r}, which no training image has")
+                    lacks = f"which {folder / 'classes.txt'} does not name: add it there" if (folder / "classes.txt").is_file() \
+                        else "which no training image has"
+                    raise UserError(f"{lists[part]}: {sample.image.name} has the class {str(sample.target)!r}, {lacks}")
             parts[part] = [Sample(sample.image, index[sample.target]) for sample in samples]
-        counts = Counter(sample.target for sample in parts["train"])
-        for i, name in enumerate(names):
-            if counts[i] < 2:
-                raise UserError(f"{lists['train'] or folder / 'train' / name}: class {name} has {counts[i]} training image{'' if counts[i] else 's'}, "
-                                "at least 2 are needed: add some, or take the class out")
         if len(names) < 2:
             raise UserError(f"{folder} has one class only, {names[0]}: at least two are needed")
     elif odd := [sample for sample in parts["val"] if not isinstance(sample.target, Path)]:
         raise UserError(f"{lists['val']}: {odd[0].image.name} has a class and the training images have masks")
     _check_once(parts)
     train, val = (parts["train"], parts["val"]) if parts["val"] else _hold_out(parts["train"])
-    if len(train) < 2:
-        raise UserError(f"{lists['train'] or folder / 'train'}: {len(train)} training image{'' if len(train) == 1 else 's'} beside those held out, "
-                        "at least 2 are needed: add some")
-    classes = _check_files(folder, train, val, names)
+    beside = "" if parts["val"] else " beside those held out"
+    counts = Counter(sample.target if names else 0 for sample in train)
+    for i, name in enumerate(names or [""]):
+        if counts[i] < 2:
+            raise UserError(f"{lists['train'] or folder / 'train' / name}: {f'class {name} has ' if names else ''}{counts[i]} training "
+                            f"image{'' if counts[i] == 1 else 's'}{beside}, at least 2 are needed: add some{', or take the class out' if names else ''}")
+    if left_out:
+        kinds = ", ".join(f"{count} {(suffix if suffix.isprintable() else ascii(suffix))[:20] or 'with none'}" for suffix, count in left_out.most_common(5))
+        say(f"WARNING: {folder}: {left_out.total()} files left out for their suffix ({kinds}{', ...' if len(left_out) > 5 else ''}): only "
+            f"{', '.join(sorted(SUFFIXES))} are read")
+    classes, copies = _check_files(folder, train, val, names)
+    if copies:
+        held, trained = next(iter(copies.items()))
+        say(f"WARNING: {folder}: {len(copies)} of {len(val)} held-out images are copies of training images, as {val[held].image.relative_to(folder)} "
+            f"of {train[trained].image.relative_to(folder)}: accuracy is given without them too")
     files = list(dict.fromkeys(path for sample in train + val for path in sample if isinstance(path, Path)))
     listing = [f"{part} {sample.image.relative_to(folder)} {sample.target if names else sample.target.relative_to(folder)}"
                for part, samples in (("train", train), ("val", val)) for sample in samples]
     return OrganSet(organ, "segmentation" if names is None else "classification", classes, train, val, folder.resolve(),
-                    (folder / PHANTOM_MARK).is_file(), digest_bytes(digest_files(files), *classes, *listing))
+                    (folder / PHANTOM_MARK).is_file(), digest_bytes(digest_files(files), *classes, *listing), copies)
 
 
 def _check_once(parts):
@@ -149,13 +172,15 @@ def _subfolders(folder):
     return names
 
 
-def _read_folders(folder, names):
-    """ImageFolder's reading: [Sample(path, class name)]. Raises UserError for an empty class folder."""
+def _read_folders(folder, names, left_out):
+    """ImageFolder's reading: [Sample(path, class name)]; counts in `left_out` the suffixes that are no image's. Raises UserError for an empty class folder."""
     samples = []
     for name in _subfolders(folder):
         if name not in names:
             raise UserError(f"{folder / name}: a class that {folder.parent / 'train'} has not; add it there or take it out")
-        found = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+        paths = [path for path in (folder / name).rglob("*") if not path.name.startswith(".")]
+        found = sorted(path for path in paths if path.suffix.lower() in SUFFIXES)
+        left_out.update(path.suffix.lower() for path in paths if path.suffix.lower() not in SUFFIXES and os.path.isfile(path))
         if not found:
             raise UserError(f"{folder / name} is an empty class folder: put images in it ({', '.join(sorted(SUFFIXES))}) or take it out")
         samples += [Sample(folder / _plain(str(path.relative_to(folder)), folder), name) for path in found]
@@ -256,12 +281,14 @@ def _hold_out(samples):
 
 
 def _check_files(folder, train, val, names):
-    """Decode every file once. Returns the class names. Raises UserError for the first that can't be used."""
+    """Decode every file once. Returns (class names, copies as in OrganSet). Raises UserError for the first that can't be used."""
     given = names or (_read_class_file(folder) if (folder / "classes.txt").is_file() else None)
     highest = [0, 0]  # of the training masks, of the held-out ones
+    greys = np.zeros((len(train) + len(val) if names else 0, SMALL**2), np.float32)
     for i, sample in enumerate(tqdm(train + val, desc=f"checking {folder.name}", unit="image", leave=False, disable=None)):
-        read_checked(sample.image)
-        if not isinstance(sample.target, Path):
+        image = read_checked(sample.image)
+        if names:
+            greys[i] = np.asarray(Image.fromarray(image).convert("L").reduce(SIZE // SMALL)).ravel()
             continue
         mask = read_mask(sample.target)
         value = int(mask.max())
@@ -282,7 +309,19 @@ def _check_files(folder, train, val, names):
     if names is None and not all(highest):
         raise UserError(f"{folder}: all {'training' if not highest[0] else 'held-out'} masks are 0 everywhere, background: there is nothing to learn "
                         "or to measure")
-    return given or ["background", *(f"class {i}" for i in range(1, highest[0] + 1))]
+    return given or ["background", *(f"class {i}" for i in range(1, highest[0] + 1))], _copies(greys, len(train))
+
+
+def _copies(greys, count):
+    """{held-out row: training row} of copies, re-encoded or resized ones too, among small grey images (N, pixels), the first `count` for training."""
+    shapes = greys - greys.mean(1, keepdims=True)
+    shapes /= np.linalg.norm(shapes, axis=1, keepdims=True).clip(1e-3)  # a flat image is like no other
+    copies = {}
+    for start in range(count, len(greys), 256):  # large sets: not all pairs at once
+        for held, trained in np.argwhere(shapes[start:start + 256] @ shapes[:count].T > CORRELATION).tolist():
+            if abs(greys[start + held] - greys[trained]).mean() < DIFFERENCE:
+                copies.setdefault(start + held - count, trained)
+    return copies
 
 
 def read_checked(path, size=SIZE):

@@ -1,6 +1,7 @@
 """Organ sets: every form is read, every bad file gets one line, augmentation moves mask and image together, questions get their labels."""
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,7 @@ def test_class_folders_are_read_as_torchvision_reads_them(brain):
 
 
 def test_a_list_of_classes(brain):
+    shutil.rmtree(brain / "val")
     rows = {f"train/{name}/{i}.png": number for name, number in (("tumour", 10), ("normal", 2)) for i in range(3)}
     (brain / "train.json").write_text(json.dumps(rows))
     one = mtpt.load_organ_set(brain, "brain")
@@ -92,6 +94,7 @@ def test_the_digest_tells_labels_parts_and_names(brain, abdomen):
     (abdomen / "train.txt").write_text("\n".join(lines[0] + lines[1][:1]))
     (abdomen / "val.txt").write_text("\n".join(lines[1][1:]))
     digests.add(mtpt.load_organ_set(abdomen, "abdomen").digest)
+    shutil.rmtree(brain / "val")
     rows = [[f"train/{name}/{i}.png", name] for name in ("tumour", "normal") for i in range(3)]
     for swap in (False, True):
         (brain / "train.json").write_text(json.dumps([[image, {"tumour": "normal", "normal": "tumour"}[name] if swap else name] for image, name in rows]))
@@ -232,6 +235,77 @@ def test_bad_class_folders(brain):
         mtpt.load_organ_set(brain, "brain")
 
 
+def test_a_class_needs_two_training_images_beside_those_held_out(brain):
+    shutil.rmtree(brain / "val")
+    (brain / "train" / "normal" / "2.png").unlink()
+    with pytest.raises(UserError, match="class normal has 1 training image beside those held out"):
+        mtpt.load_organ_set(brain, "brain")
+    (brain / "train.txt").write_text("".join(f"train/tumour/{i}.png a\n" for i in range(3)) + "train/normal/0.png b\ntrain/normal/1.png b\n")
+    with pytest.raises(UserError, match=r"train.txt: class b has 1 training image beside"):
+        mtpt.load_organ_set(brain, "brain")
+
+
+def test_a_class_that_classes_txt_lacks(brain):
+    shutil.rmtree(brain / "val")
+    (brain / "train.txt").write_text("".join(f"train/{name}/{i}.png {name}\n" for name in ("tumour", "normal") for i in range(3)))
+    (brain / "classes.txt").write_text("normal\nlesion\n")
+    with pytest.raises(UserError, match=r"train.txt: 0.png has the class 'tumour', which .*classes.txt does not name: add it there"):
+        mtpt.load_organ_set(brain, "brain")
+    (brain / "classes.txt").unlink()
+    picture(brain / "more" / "0.png")
+    (brain / "val.txt").write_text("more/0.png strange\n")
+    with pytest.raises(UserError, match=r"val.txt: 0.png has the class 'strange', which no training image has"):
+        mtpt.load_organ_set(brain, "brain")
+
+
+def test_a_list_and_a_folder_are_not_mixed(brain):
+    rows = [[f"{part}/{name}/{i}.png", name] for part in ("train", "val") for name in ("tumour", "normal") for i in range(2)]
+    (brain / "val.json").write_text(json.dumps(rows[4:]))
+    with pytest.raises(UserError, match="holds val.json and a folder train/"):
+        mtpt.load_organ_set(brain, "brain")
+    (brain / "train.json").write_text(json.dumps(rows[:4]))
+    assert len(mtpt.load_organ_set(brain, "brain").val) == 4
+    (brain / "val.json").unlink()
+    with pytest.raises(UserError, match="holds train.json and a folder val/, which it does not list: .* in val.json"):
+        mtpt.load_organ_set(brain, "brain")
+
+
+def test_files_left_out_are_counted_by_suffix(brain):
+    for part, name in (("train/tumour/a.DCM", "1"), ("train/tumour/b.dcm", "2"), ("val/normal/notes", "3"), ("train/normal/.hidden", "4"),
+                       ("train/normal/x.b\udc80", "5")):
+        (brain / part).write_text(name)
+    said = []
+    assert len(mtpt.load_organ_set(brain, "brain", said.append).train) == 6
+    assert len(said) == 1 and "4 files left out for their suffix (2 .dcm, 1 " in said[0] and "1 with none" in said[0] and r"1 '.b\udc80'" in said[0]
+
+
+def test_held_out_copies_of_training_images_are_found(tmp_path):
+    """Re-encoded, resized and renamed copies; not another image, nor the same one in other greys, nor flat ones."""
+    rng = np.random.default_rng(0)
+    noise = [Image.fromarray(rng.integers(0, 256, (9, 9), np.uint8)).resize((300, 260), Image.Resampling.BICUBIC) for _ in range(6)]
+    flat, dark = Image.new("L", (300, 260), 90), Image.fromarray((np.asarray(noise[1]) * 0.9).astype(np.uint8))
+    train = [noise[0], noise[1], flat, noise[2], noise[3]]
+    val = [noise[4], noise[1].resize((224, 200)), flat, dark, noise[3].convert("RGB"), noise[5]]
+    for part, images in (("train", train), ("val", val)):
+        for i, image in enumerate(images):
+            path = tmp_path / "chest" / part / "ab"[i > 2] / f"{part}{i}.{'png' if part == 'train' else 'jpg'}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path)
+    said = []
+    one = mtpt.load_organ_set(tmp_path / "chest", "chest", said.append)
+    assert {one.val[held].image.name: one.train[trained].image.name for held, trained in one.copies.items()} == {
+        "val1.jpg": "train1.png", "val4.jpg": "train4.png"}
+    assert len(said) == 1 and "2 of 6 held-out images are copies of training images, as val/a/val1.jpg of train/a/train1.png" in said[0]
+    assert one.digest == mtpt.load_organ_set(tmp_path / "chest", "chest", said.append).digest
+
+
+def test_copies_in_large_sets():
+    """More held-out images than are compared at once: every copy is found in its place."""
+    greys = np.random.default_rng(0).uniform(0, 255, (900, 64)).astype(np.float32)
+    greys[300:][[0, 255, 256, 599]] = greys[[7, 8, 299, 0]] + 1
+    assert mtpt._copies(greys, 300) == {0: 7, 255: 8, 256: 299, 599: 0}
+
+
 def test_a_folder_without_sets(brain, tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         mtpt.find_organ_sets(tmp_path / "none")
@@ -360,3 +434,12 @@ def test_the_real_sets():
     assert len(sets["abdomen"].classes) == 14 and [len(sets["abdomen"].train), len(sets["abdomen"].val)] == [25, 5]
     values = {int(v) for sample in sets["abdomen"].train for v in np.unique(np.array(Image.open(sample.target)))}
     assert values == {*range(14)} - {5}
+
+
+@pytest.mark.parametrize("organ, copies", [("brain", 16), ("chest", 102)])
+def test_the_copies_in_the_real_sets(organ, copies):
+    folder = SHARED / "mtpt"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent: the real data are not shipped with the program")
+    one = mtpt.load_organ_set(folder / organ, organ, say=lambda _: None)
+    assert len(one.copies) == copies and len(one.val) == 300

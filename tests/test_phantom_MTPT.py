@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+import dataset_MTPT
 import phantom_MTPT
 from utils import UserError
 
@@ -137,6 +138,12 @@ def test_the_classes_of_the_chest_show(folder):
         assert (abs(difference) > 0.2) == (path.parent.name == "EFFUSION")
         sides.append(np.sign(difference) * (abs(difference) > 0.2))
     assert sides.count(1) == sides.count(-1) == 18
+
+
+def test_no_held_out_drawing_is_a_copy(folder):
+    said = []
+    for organ in FOLDERS:
+        assert not dataset_MTPT.load_organ_set(folder / organ, organ, said.append).copies and not said
 
 
 def test_same_seed_same_bytes(tmp_path):
