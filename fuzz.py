@@ -47,10 +47,11 @@ import ask
 import dataset_MTPT as mtpt
 import dataset_RAD as rad
 import engine
+import pretrain
 import report
 import scores
 import train
-from base_model import VQAModel
+from base_model import PretrainingModel, VQAModel
 from utils import UserError, is_disk_error, read_json
 
 HERE = Path(__file__).resolve().parent
@@ -375,8 +376,8 @@ def run_embedding(folder):
         check(np.array_equal(again[0], found[0][0]), "damaged prepared files were used: other word vectors")
 
 
-MASKED, CLASSED = ([[f"image{i}.png", target.format(i, i % 2)] for i in range(5)] for target in ("mask{}.png", "{1}"))
-ORGAN = {f"set/image{i}.png": png(np.full((4, 2), i)) for i in range(5)} | {f"set/mask{i}.png": png([[0, 1]] * 4) for i in range(5)} | {
+MASKED, CLASSED = ([[f"image{i}.png", target.format(i, i % 2)] for i in range(6)] for target in ("mask{}.png", "{1}"))
+ORGAN = {f"set/image{i}.png": png(np.full((4, 2), i)) for i in range(6)} | {f"set/mask{i}.png": png([[0, 1]] * 4) for i in range(6)} | {
     "set/loop.png": "loop.png", "set/away": "/etc", "set/pipe.png": PIPE, "set/folder.png": FOLDER, "set/x/y.png": b"", "image.png": png([[1]])}
 LISTS = []
 for pairs, more in itertools.product((MASKED, CLASSED), ({}, {"set/classes.txt": b"a\nb"})):
@@ -419,6 +420,28 @@ def run_part(folder):
     train.start_language(copy.deepcopy(LANGUAGE), path, SimpleNamespace(dictionary=["it", "was"]))
 
 
+def pretraining():
+    """last.pth of pretrain.py, before its first step."""
+    args, organ_set, data = PRETRAINING
+    arguments = dict(task="classification", classes=2, ntoken=2, hidden=4, rnn="LSTM", encoder=args.encoder, word_dim=2, use_spatial=True, compatibility=True)
+    model = PretrainingModel(**arguments)
+    state = {key: STATE[key] for key in ("version", "epoch", "best", "history", "sums", "random", "dictionary")}
+    return state | {"identity": pretrain.settings_of(args, organ_set, data, torch.device("cpu")), "model_arguments": arguments, "encoder": args.encoder,
+                    "start": "random weights", "model": model.state_dict(), "optimizer": pretrain.make_optimizer(model, args.lr, 0.1).state_dict()}
+
+
+def run_pretraining(folder):
+    """What pretrain.py --resume does with last.pth before the first step."""
+    args, organ_set, data = PRETRAINING
+    path, unnamed = folder / "last.pth", SimpleNamespace(**vars(args) | {"encoder": "auto", "epochs": None, "encoder_rate": None})
+    kept = pretrain.read_kept(path, unnamed, organ_set, data, torch.device("cpu"))
+    model, _, _ = pretrain.build_model(args, organ_set, data, None, kept, path)
+    engine.restore(kept, model, pretrain.make_optimizer(model, args.lr, kept["identity"]["encoder_rate"]), path)
+    range(kept["identity"]["epochs"])
+
+
+PRETRAINING = (pretrain.parse_args(["--epochs", "2", "--encoder_rate", "0.5", "--encoder", "efficientnet_lite0", "--num_hid", "4"]),
+               mtpt.OrganSet("brain", "classification", ["a", "b"], [], [], HERE, False, "digest"), SimpleNamespace(ntoken=2, digest="digest"))
 PREDICTIONS = [{"qid": qid, "image": f"pic{qid % 2}.png", "organ": "CHEST", "question": "is it?", "phrase_type": "freeform", "answer_type": kind,
                 "truth": "yes", "question_types": ["PRES"], "answer": answer, "probability": 0.75, "top5": [["yes", 0.75], ["no", 0.25]], "twin": 0,
                 "correct": int(answer == "yes"), "known_answer": 1, "image_in_training": 1, "near_identical_in_training": 0, "unknown_words": []}
@@ -462,6 +485,7 @@ LOADERS = {
     "embedding": Loader(lambda: [{name: content, "cached.npy": TABLES["cached.npy"]} for name, content in TABLES.items()], run_embedding, 1.5),
     "checkpoint": Loader(lambda: [{"best.pth": saved(STATE)}], run_checkpoint, 1.5),
     "part": Loader(lambda: [{"best.pth": saved(PART)}], run_part, 1),
+    "pretraining": Loader(lambda: [{"last.pth": saved(pretraining())}], run_pretraining, 0.3),
     "model": Loader(lambda: [{"best.pth": saved(STATE | {"model": VQAModel(**SMALL).state_dict(), "model_arguments": SMALL})}],
                     lambda folder: ask.answer(*ask.load(folder / "best.pth"), np.zeros((224, 224, 3), np.uint8), "is it"), 0.3),
     "predictions": Loader(lambda: [SCORED], run_predictions, 1),

@@ -9,7 +9,10 @@ train.py finds the files by itself.
 """
 import argparse
 import contextlib
+import copy
 import datetime
+import functools
+import shlex
 import signal
 from pathlib import Path
 
@@ -18,12 +21,12 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
-from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
+from torchmetrics.classification import MulticlassConfusionMatrix
 
 from base_model import CHANNELS, ImageTypeClassifier, PretrainingModel
 from dataset_MTPT import NAMES, OrganImages, compatibility_entries, find_organ_sets, read_checked
 from dataset_RAD import EMBEDDING_DIMS, find_data, find_embedding, to_float, writable
-from engine import (VERSION, batches, check_checkpoint, fit, image_organs, image_reader, image_type_accuracy, imagenet_start, load_part, restore,
+from engine import (MTPT_FILES, VERSION, batches, check_checkpoint, fit, image_organs, image_reader, image_type_accuracy, imagenet_start, load_part, restore,
                     train_image_type)
 from parallel import begin, end, first_alone, is_first, own_random_numbers, parallel, share, synchronise_norms, world
 from utils import (UserError, atomic_path, check_arguments, choose_device, choose_precision, load_checkpoint, lock, read_json, run_facts, run_main,
@@ -88,18 +91,29 @@ def polynomial_rate(epoch, epochs, base):
     return base * (1 - 5 * epoch // epochs / 5) ** 0.9
 
 
-def build_model(args, organ_set, data, start, kept):
-    """A new pre-training model, what makes it again, and a description of its start.
+def build_model(args, organ_set, data, start, kept, path):
+    """A new pre-training model, what makes it again, and a description of its start. Raises UserError when the model is not that of `kept`.
 
-    start: what `imagenet_start` gives. kept: the checkpoint of a run that goes on, or None; its weights are loaded later.
+    start: what `imagenet_start` gives. kept: the checkpoint, at `path`, of a run that goes on, or None; its weights are loaded later, and
+    without it `start` is all there is.
     """
     vectors = find_embedding(data, args.emb_init, say) if args.compatibility and not kept else None
     word_dim = EMBEDDING_DIMS[args.emb_init] if vectors is None else vectors[0].shape[1]
-    name, state, description = start
     if kept:
-        name, state, description, word_dim = kept["encoder"], None, kept["start"], kept["model_arguments"]["word_dim"]
+        name, state, description, word_dim = kept["encoder"], None, kept["start"], kept["model_arguments"].get("word_dim")
+    else:
+        name, state, description = start
     arguments = dict(task=organ_set.task, classes=len(organ_set.classes), ntoken=data.ntoken, hidden=args.num_hid, rnn=args.rnn, encoder=name,
                      word_dim=word_dim, use_spatial=args.use_spatial, compatibility=args.compatibility)
+    if kept:
+        try:
+            with torch.device("meta"):  # without memory: the sizes in a damaged file may be anything
+                sizes = {key: value.shape for key, value in PretrainingModel(**arguments).state_dict().items()}
+            if sizes != {key: value.shape for key, value in kept["model"].items()}:
+                raise ValueError("its weights are of other sizes than its model_arguments")
+        except Exception as error:
+            raise UserError(f"{path} does not fit this run ({type(error).__name__}: {str(error)[:160]}): it is damaged or of another version; start "
+                            "anew with another --output") from None
     model = PretrainingModel(**arguments)
     if state:
         load_part(model.encoder, state, description)
@@ -134,6 +148,8 @@ def settings_of(args, organ_set, data, device, kept=None):
 def read_kept(path, args, organ_set, data, device):
     """last.pth of a run that goes on, or the file of one that is done, if its settings are ours. Raises UserError, naming both."""
     kept = check_checkpoint(load_checkpoint(path), path, ("identity", "model_arguments", "encoder", "start"), "pretrain.py writes it")
+    if type(kept["identity"].get("epochs")) is not int or type(kept["identity"].get("encoder_rate")) not in (int, float):
+        raise UserError(f"{path} is damaged: its epochs or its encoder_rate is no number; start anew with another --output")
     ours = settings_of(args, organ_set, data, device, kept)
     if differ := [f"{name} {kept['identity'].get(name)} (then) and {value} (now)" for name, value in ours.items() if kept["identity"].get(name) != value]:
         raise UserError(f"{path} was made with other settings: {', '.join(differ)}; to start anew, move it away or name another --output")
@@ -152,45 +168,47 @@ def pretraining_loss(output, targets, compatible):
 
 
 class Loader:
-    """Batches of an OrganImages set on the device: images normalised float32 channels-last (B, 3, 224, 224), targets, tokens, compatible."""
+    """Batches of an OrganImages set, given by their `keys`, read when they are asked for.
+
+    On the device they are images normalised float32 channels-last (B, 3, 224, 224), targets, tokens, compatible.
+    """
 
     def __init__(self, images, device, args):
-        self.images, self.device = images, device
+        self.images, self.device, self.keys = images, device, []
         self.workers = args.workers if args.workers is not None else 0 if device.type == "cpu" else 4
         self.batch_size, self.seed = args.batch_size, args.seed
 
     def epoch(self, epoch):
         """A training epoch: shuffled batches, which depend on the seed and the epoch only."""
         lists = share(batches(range(len(self.images)), self.batch_size, self.seed, epoch))
-        return Batches(self, [[(epoch, index) for index in batch] for batch in lists])
+        return self.over([[(epoch, index) for index in batch] for batch in lists])
 
     def in_order(self, size=32):
         """All images once, in order."""
         keys = [(0, index) for index in range(len(self.images))]
-        return Batches(self, [keys[start:start + size] for start in range(0, len(keys), size)])
+        return self.over([keys[start:start + size] for start in range(0, len(keys), size)])
+
+    def over(self, keys):
+        """The same over other keys."""
+        other = copy.copy(self)
+        other.keys = keys
+        return other
+
+    def skip(self, steps):
+        """What is left after so many."""
+        return self.over(self.keys[steps:])
 
     def to_device(self, batch):
         images, *rest = (part.to(self.device, non_blocking=True) for part in batch)
         return to_float(images).contiguous(memory_format=torch.channels_last), *rest
-
-
-class Batches:
-    """Batches of an OrganImages set, given by their keys, read when they are asked for."""
-
-    def __init__(self, loader, keys):
-        self.loader, self.keys = loader, keys
 
     def __len__(self):
         return len(self.keys)
 
     def __iter__(self):
         # a generator of its own: without one a DataLoader draws from the global random state, and validating would change the training
-        return iter(DataLoader(self.loader.images, batch_sampler=self.keys, num_workers=self.loader.workers, generator=torch.Generator(),
-                               pin_memory=self.loader.device.type == "cuda", worker_init_fn=leave_signals))
-
-    def skip(self, steps):
-        """What is left after so many."""
-        return Batches(self.loader, self.keys[steps:])
+        return iter(DataLoader(self.images, batch_sampler=self.keys, num_workers=self.workers, generator=torch.Generator(),
+                               pin_memory=self.device.type == "cuda", worker_init_fn=leave_signals))
 
 
 def leave_signals(_):
@@ -199,17 +217,16 @@ def leave_signals(_):
 
 
 @torch.inference_mode()
-def evaluate(model, loader, classes, device, precision):
+def evaluate(model, loader, classes, device, precision, copies=()):
     """The image task on held-out images: (results, confusion (classes, classes) with rows truth, the first MASKS_SHOWN predictions,
     the last maps (N, 512, 7, 7)).
 
     Segmentation: IoU per class and its mean over the classes that occur in the held-out masks, with and without class 0, and pixel
-    accuracy. Classification: accuracy.
+    accuracy. Classification: accuracy, and that without the images whose rows are `copies` (of training images). None: of nothing.
     """
     model.eval()
-    confusion = MulticlassConfusionMatrix(len(classes)).to(device)
-    jaccard = MulticlassJaccardIndex(len(classes), average="none").to(device)
-    predicted, visual, segmentation = [], [], False
+    confusion = MulticlassConfusionMatrix(len(classes), sync_on_compute=False).to(device)  # each process sees all images, and at the end one is alone
+    predicted, visual, right, segmentation = [], [], [], False
     for batch in loader.in_order():
         images, targets, _, _ = loader.to_device(batch)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
@@ -217,18 +234,26 @@ def evaluate(model, loader, classes, device, precision):
             prediction = model.decoder(maps).argmax(1)  # (B,) or (B, 224, 224)
         segmentation = prediction.dim() == 3
         confusion.update(prediction, targets)
-        jaccard.update(prediction, targets)
+        right += [] if segmentation else (prediction == targets).tolist()
         predicted += prediction[:MASKS_SHOWN - len(predicted)].cpu() if len(predicted) < MASKS_SHOWN else []
         visual.append(maps[-1].float())
-    table, iou = confusion.compute().cpu(), jaccard.compute().cpu()
+    table = confusion.compute().cpu()
     accuracy = round((table.diagonal().sum() / table.sum()).item(), 4)
-    results = {"accuracy": accuracy, "images": len(loader.images)}
     if segmentation:
-        present = table.sum(1) > 0
-        results = {"mean_iou": round(iou[present].mean().item(), 4), "mean_iou_without_background": round(iou[1:][present[1:]].mean().item(), 4),
-                   "iou": {name: round(value.item(), 4) if there else None for name, value, there in zip(classes, iou, present)},
-                   "pixel_accuracy": accuracy, "images": len(loader.images)}
-    return results | {"confusion": table.tolist()}, table, predicted, torch.cat(visual)
+        iou = (table.diagonal() / (table.sum(0) + table.sum(1) - table.diagonal()).clamp(min=1)).tolist()
+        iou = {name: value if there else None for name, value, there in zip(classes, iou, table.sum(1) > 0)}
+        results = {"mean_iou": rounded_mean(iou.values()), "mean_iou_without_background": rounded_mean(list(iou.values())[1:]),
+                   "iou": {name: rounded_mean([value]) for name, value in iou.items()}, "pixel_accuracy": accuracy}
+    else:
+        results = {"accuracy": accuracy, "copies": len(copies),
+                   "accuracy_without_copies": rounded_mean(good for row, good in enumerate(right) if row not in copies)}
+    return results | {"images": len(loader.images), "confusion": table.tolist()}, table, predicted, torch.cat(visual)
+
+
+def rounded_mean(values):
+    """The mean of those that are not None, or None where there are none: NaN is no JSON."""
+    values = [value for value in values if value is not None]
+    return round(sum(values) / len(values), 4) if values else None
 
 
 @torch.inference_mode()
@@ -250,23 +275,51 @@ def evaluate_compatibility(model, visual, entries, organ, device, precision, bat
 
 def results_of(model, organ_set, loader, parts, device, precision):
     """The results of one organ and what its picture needs: (results, confusion, predictions)."""
-    results, table, predicted, visual = evaluate(model, loader, organ_set.classes, device, precision)
+    results, table, predicted, visual = evaluate(model, loader, organ_set.classes, device, precision, organ_set.copies)
     for name, entries in parts.items():
         if entries:  # none without compatibility; and where every question recurs, as in the phantom set, none is new
             results[name] = evaluate_compatibility(model, visual, entries, organ_set.organ, device, precision)
     return results, table, predicted
 
 
-def pretrain_organ(organ_set, data, args, device, start):
-    """Pre-train one organ's encoder, or with --resume finish it; write its results, pictures and file. Raises UserError."""
+def begun(output, organ):
+    """True where an organ's run, or the image-type classifier's, can go on or is done."""
+    return (output / f"{organ}.pth").exists() or (output / organ / "last.pth").exists()
+
+
+def go_on_like(args, organ):
+    """`args` for one organ: with --resume what the command line leaves open is as in the organ's run.json, or the newest one if it is not begun.
+
+    That tells what was named; the epochs in a checkpoint may be a default, which depends on the organ. Raises UserError for a damaged one.
+    """
+    names = [organ] if begun(args.output, organ) else NAMES
+    runs = [path for name in names if (path := args.output / name / "run.json").is_file()]
+    if not args.resume or not runs:
+        return args
+    run = read_json(path := max(runs, key=lambda path: path.stat().st_mtime))
+    try:
+        then = {name: run["arguments"][name] for name in ("epochs", "encoder_rate", "random_encoders")} | {"encoder": run["encoder"]}
+    except (KeyError, TypeError, IndexError):
+        raise UserError(f"{path} is not a file of this program: remove it, or name another --output") from None
+    return argparse.Namespace(**vars(args) | {name: value for name, value in then.items() if getattr(args, name) in (None, False, "auto")})
+
+
+def pretrain_organ(organ_set, data, args, device, start_of):
+    """Pre-train one organ's encoder, or with --resume finish it; write its results, pictures and file. Raises UserError.
+
+    start_of: `imagenet_start`, or what stands for it.
+    """
     organ, folder, file = organ_set.organ, args.output / organ_set.organ, args.output / f"{organ_set.organ}.pth"
     if file.exists():  # main refused it without --resume
         read_kept(file, args, organ_set, data, device)
         say(f"{organ}: {file} is there, nothing to do")
         return
-    kept = read_kept(folder / "last.pth", args, organ_set, data, device) if (folder / "last.pth").exists() else None
+    kept, start = read_kept(folder / "last.pth", args, organ_set, data, device) if (folder / "last.pth").exists() else None, None
+    if not kept:
+        with first_alone():
+            start = start_of(args.encoder, args.random_encoders)
     set_seed(args.seed)
-    model, arguments, description = build_model(args, organ_set, data, start, kept)
+    model, arguments, description = build_model(args, organ_set, data, start, kept, folder / "last.pth")
     same = settings_of(args, organ_set, data, device, kept)
     same["encoder_rate"] = same["encoder_rate"] or (1.0 if start[1] is None else 0.1)
     same["encoder"] = arguments["encoder"]
@@ -329,6 +382,9 @@ def describe(organ, results):
     """One line of an organ's results."""
     task = f"mean IoU {results['mean_iou']:.3f}" if "mean_iou" in results else f"accuracy {100 * results['accuracy']:.1f}%"
     line = f"{organ}: {task} on {results['images']} held-out images"
+    if results.get("copies"):
+        rest = results["accuracy_without_copies"]
+        line += f" ({f'{100 * rest:.1f}%' if rest is not None else 'nothing is left'} without the {results['copies']} that are copies of training images)"
     for key, what in (("compatibility", "questions seen"), ("compatibility_new_questions", "new questions")):
         if key in results:
             line += f"; compatibility, {what}: {100 * results[key]['accuracy']:.1f}% (majority {100 * results[key]['majority']:.1f}%)"
@@ -436,6 +492,16 @@ def save_figure(figure, path):
     plt.close(figure)
 
 
+def next_step(output):
+    """What to do when a run is done: one sentence."""
+    if missing := [name for name in NAMES if not (output / f"{name}.pth").exists()]:
+        return (f"train.sh takes the encoders of all three organs or none, and {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not made "
+                "yet: the same command with --resume, and without --organ, makes the rest")
+    named = [] if output.resolve() == (HERE / "saved_models" / "MTPT").resolve() else [
+        f"--{name} {shlex.quote(str(output.resolve() / file))}" for name, file in MTPT_FILES.items() if (output / file).exists()]
+    return f"Next: {' '.join([str(HERE / 'train.sh'), *named])}"
+
+
 def main():
     args = parse_args()
     args.gpu = begin(args.gpu)
@@ -445,7 +511,7 @@ def main():
     targets = [*(organs if args.organ != "image_type" else ()), *(["image_type"] if args.organ in ("all", "image_type") else [])]
     if not args.resume:  # before anything takes time
         for name in targets:
-            if (args.output / f"{name}.pth").exists() or (args.output / name / "last.pth").exists():
+            if begun(args.output, name):
                 raise UserError(f"{args.output} holds {name} already: --resume goes on with what is there; to start anew, move it away or name "
                                 "another --output")
     read_results(args.results)
@@ -457,14 +523,14 @@ def main():
         if not writable(folder):
             raise UserError(f"{folder} can't be written: name another folder with --output or --results")
     if args.organ != "image_type":
-        with first_alone():
-            start = imagenet_start(args.encoder, args.random_encoders)
+        start_of = functools.cache(imagenet_start)
+        settings = {name: go_on_like(args, name) for name in organs}  # before this run writes what is read there
         for name in organs:
-            pretrain_organ(sets[name], data, args, device, start)
+            pretrain_organ(sets[name], data, settings[name], device, start_of)
     if "image_type" in targets and is_first():
         pretrain_image_type(sets, data, args, device)
     end()
-    say(f"done: weights in {args.output}, results in {args.results}. Next: {HERE / 'train.sh'}")
+    say(f"done: weights in {args.output}, results in {args.results}. {next_step(args.output)}")
 
 
 if __name__ == "__main__":

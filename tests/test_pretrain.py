@@ -1,5 +1,7 @@
 """Pre-training from start to the files that train.py finds: numbers against their definitions, resume, bad arguments."""
 import json
+import shlex
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -53,6 +55,7 @@ def test_what_a_run_leaves(done):
     assert set(about) == {"version", *ORGAN_ENCODERS, "image_type"}
     assert about["brain"]["phantom"] and about["brain"]["model_arguments"]["task"] == "classification"
     assert about["abdomen"]["model_arguments"]["task"] == "segmentation" and 0 <= about["abdomen"]["results"]["mean_iou"] <= 1
+    assert about["brain"]["results"]["copies"] == 0 and about["brain"]["results"]["accuracy_without_copies"] == about["brain"]["results"]["accuracy"]
     compatibility = about["brain"]["results"]["compatibility"]
     assert 0.5 <= compatibility["majority"] <= 1 and compatibility["pairs"] > 50
     assert "compatibility_new_questions" not in about["brain"]["results"]  # every question of the phantom set recurs
@@ -96,7 +99,7 @@ def test_train_finds_what_pretraining_left(done, tiny, monkeypatch):
         train.build_model(args, data, frozen=True)
 
 
-def test_found_files_are_used_where_they_can_be_and_named_ones_must_be(done, capsys):
+def test_found_files_are_used_where_they_can_be_and_named_ones_must_be(done, capsys, monkeypatch):
     weights, _ = done
 
     def choose(phantom, named=(), lacking=(), *arguments):
@@ -111,6 +114,11 @@ def test_found_files_are_used_where_they_can_be_and_named_ones_must_be(done, cap
     assert choose(False, train.MTPT_FILES)[:2] == (True, True)
     assert choose(True, (), ["chest_model_path"])[:2] == (False, True) and "all three organs" in choose(True, (), ["chest_model_path"])[2]
     assert choose(True, (), (), "--no-distmodal")[:2] == (False, False)
+    load = train.load_checkpoint  # real images beside phantom questions: the reason is named
+    monkeypatch.setattr(train, "load_checkpoint", lambda path: load(path) | ({"phantom": False} if path.name == "image_type.pth" else {
+        "data": load(path)["data"] | {"phantom": False}}))
+    used, image_type, said = choose(False)
+    assert not used and image_type and "with the PHANTOM set's questions" in said and "on the PHANTOM sets" not in said
     for arguments in ((["chest_model_path"], ["brain_model_path"]), (["chest_model_path"], (), "--random_encoders"),
                       (["chest_model_path"], (), "--encoder", "resnet34")):
         with pytest.raises(UserError, match="can't be used"):
@@ -201,6 +209,44 @@ def test_an_interrupted_run_resumed_ends_with_the_same_bits(done, organ_sets, ti
         run(*arguments, "--resume", "--warmup", "9")
 
 
+def test_organs_not_begun_take_what_was_named_for_others(organ_sets, tiny, tmp_path, monkeypatch):
+    """With --resume; a default that depends on the organ, as of the epochs, is not taken along."""
+    class Stop(Exception):
+        pass
+
+    def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint, output, *_, **__):
+        torch.save(checkpoint | {"version": engine.VERSION, "epoch": -1, "best": 0.0, "history": [], "sums": [0.0, 0, 0, 0], "model": model.state_dict(),
+                                 "random": [[torch.get_rng_state(), None]], "optimizer": optimizer.state_dict()}, output / "last.pth")
+        settings = {name: checkpoint["identity"][name] for name in ("epochs", "encoder_rate", "encoder")}
+        raise Stop({"organ": output.name, "random": "random" in checkpoint["start"]} | settings)
+    monkeypatch.setattr(pretrain, "fit", fit)
+    monkeypatch.setattr(pretrain, "lock", lambda folder: None)  # what was raised would hold it
+
+    def started(*arguments):
+        """What the first organ of a run begins with; there it is interrupted."""
+        with pytest.raises(Stop) as stopped:
+            run("--MTPT_dir", organ_sets, "--RAD_dir", tiny, "--results", tmp_path / "r", "--num_hid", "32", "--gpu", "-1", "--precision", "float32",
+                *arguments)
+        return stopped.value.args[0]
+    named, default = ["--output", tmp_path / "named"], ["--output", tmp_path / "default"]
+    first = started(*named, "--epochs", "2", "--encoder_rate", "0.5", "--encoder", "efficientnet_lite0", "--random_encoders")
+    assert first == {"organ": "abdomen", "random": True, "epochs": 2, "encoder_rate": 0.5, "encoder": "efficientnet_lite0"}
+    for _ in range(2):  # interrupted again: nothing is forgotten
+        assert started(*named, "--resume") == first
+    assert started(*named, "--organ", "chest", "--resume") == first | {"organ": "chest"}
+    assert started(*named, "--organ", "brain", "--resume", "--epochs", "4") == first | {"organ": "brain", "epochs": 4}  # what is named now counts
+    assert started(*named, "--resume") == first  # and what is begun keeps its own
+    shutil.rmtree(tmp_path / "named" / "chest")
+    assert started(*named, "--organ", "chest")["epochs"] == 100  # without --resume it is a run of its own
+    first = started(*default, "--encoder", "efficientnet_lite0", "--organ", "abdomen")
+    monkeypatch.setattr(pretrain, "PHANTOM_STEPS", 60)  # stands for an organ with more images
+    later = started(*default, "--organ", "chest", "--resume")
+    assert (first["epochs"], later["epochs"]) == (100, 30) and later == first | {"organ": "chest", "epochs": 30}
+    (tmp_path / "default" / "chest" / "run.json").write_text("[]")  # the newest one
+    with pytest.raises(UserError, match="chest/run.json is not a file of this program"):
+        run("--MTPT_dir", organ_sets, "--RAD_dir", tiny, "--gpu", "-1", *default, "--organ", "brain", "--resume")
+
+
 def test_resume_with_damaged_files(done, organ_sets, tiny, tmp_path):
     weights, _ = done
     arguments = ["--organ", "brain", "--MTPT_dir", organ_sets, "--RAD_dir", tiny, "--output", tmp_path, "--results", tmp_path / "r", "--resume", *SMALL]
@@ -208,7 +254,12 @@ def test_resume_with_damaged_files(done, organ_sets, tiny, tmp_path):
     last = torch.load(weights / "brain" / "last.pth", weights_only=True)
     for spoilt, words in ((last | {"optimizer": {}}, "does not fit this run"), (last | {"model": {}}, "does not fit this run"),
                           ({key: value for key, value in last.items() if key != "random"}, "does not fit this run"),
-                          ({"version": 1}, "not a checkpoint"), (last | {"version": "x"}, "newer version")):
+                          ({"version": 1}, "not a checkpoint"), (last | {"version": "x"}, "newer version"),
+                          (last | {"model_arguments": {}}, "does not fit this run"), (last | {"encoder": "vgg"}, "does not fit this run"),
+                          (last | {"encoder": ["vgg"]}, "does not fit this run"), ({k: v for k, v in last.items() if k != "model"}, "does not fit this run"),
+                          (last | {"model_arguments": last["model_arguments"] | {"word_dim": 10**9}}, "does not fit this run"),
+                          (last | {"identity": last["identity"] | {"epochs": "2"}}, "is damaged: its epochs"),
+                          (last | {"identity": last["identity"] | {"encoder_rate": None}}, "is damaged: its epochs")):
         torch.save(spoilt, tmp_path / "brain" / "last.pth")
         with pytest.raises(UserError, match=words):
             run(*arguments)
@@ -284,6 +335,62 @@ def test_iou_is_its_definition(tmp_path):
     assert results["mean_iou_without_background"] == pytest.approx(np.mean(iou[1:]), abs=1e-4)
     assert results["pixel_accuracy"] == pytest.approx((truth == guess).mean(), abs=1e-4)
     assert np.array_equal(torch.stack(predicted), guess) and table[0, 1] == ((truth == 0) & (guess == 1)).sum()
+
+
+def test_evaluation_waits_for_no_other_process(tmp_path, monkeypatch):
+    """Of several processes the first one evaluates alone at the end."""
+    monkeypatch.setattr("torchmetrics.metric.jit_distributed_available", lambda: True)
+    monkeypatch.setattr("torchmetrics.metric.gather_all_tensors", lambda *_: pytest.fail("it waits"))
+    Image.new("L", (30, 30)).save(tmp_path / "0.png")
+    loader = pretrain.Loader(mtpt.OrganImages([mtpt.Sample(tmp_path / "0.png", 1)], "chest", [], augment=False), torch.device("cpu"), pretrain.parse_args([]))
+    assert pretrain.evaluate(FixedClasses([1]), loader, ["a", "b"], torch.device("cpu"), "float32")[0]["confusion"] == [[0, 0], [0, 1]]
+
+
+def test_a_mean_of_no_class_is_null(tmp_path):
+    """Held-out masks may lose their small organs when they are resized: then only background is left, and results stay JSON."""
+    Image.fromarray(np.zeros((224, 224), np.uint8)).save(tmp_path / "0.png")
+    loader = pretrain.Loader(mtpt.OrganImages([mtpt.Sample(tmp_path / "0.png", tmp_path / "0.png")], "abdomen", [], augment=False),
+                             torch.device("cpu"), pretrain.parse_args([]))
+    model = FixedModel([torch.zeros(224, 224, dtype=torch.long)])
+    results = pretrain.evaluate(model, loader, ["background", "a", "b", "c"], torch.device("cpu"), "float32")[0]
+    assert results["mean_iou"] == 1 and results["mean_iou_without_background"] is None
+    assert results["iou"] == {"background": 1, "a": None, "b": None, "c": None}
+    pretrain.save_results(tmp_path, "abdomen", {"results": results})
+    assert json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)["abdomen"]["results"] == results
+
+
+class FixedClasses(FixedModel):
+    def decoder(self, maps):
+        return F.one_hot(torch.tensor([self.predictions.pop(0) for _ in maps[0]]), 2).float()
+
+
+@pytest.mark.parametrize("copies, without, words", [
+    ({}, 0.5, "accuracy 50.0% on 4 held-out images"), ({1: 0, 2: 0}, 0.0, "50.0% on 4 held-out images (0.0% without the 2 that are copies"),
+    ({0: 3}, 0.6667, "50.0% on 4 held-out images (66.7% without the 1 that are copies"), (dict.fromkeys(range(4), 0), None, "(nothing is left without the 4")])
+def test_accuracy_without_copies(tmp_path, copies, without, words):
+    Image.new("L", (30, 30)).save(tmp_path / "0.png")
+    samples = [mtpt.Sample(tmp_path / "0.png", target) for target in (0, 1, 1, 0)]
+    loader = pretrain.Loader(mtpt.OrganImages(samples, "chest", [], augment=False), torch.device("cpu"), pretrain.parse_args([]))
+    held = SimpleNamespace(classes=["a", "b"], copies=copies, organ="chest")
+    results = pretrain.results_of(FixedClasses([1, 1, 1, 1]), held, loader, {}, torch.device("cpu"), "float32")[0]
+    assert results["accuracy"] == 0.5 and results["copies"] == len(copies) and results["accuracy_without_copies"] == without
+    assert words in pretrain.describe("chest", results)
+
+
+def test_what_to_do_next(tmp_path, monkeypatch):
+    """train.sh alone finds the default folder only, and takes three organs or none."""
+    home = tmp_path / "saved_models" / "MTPT"
+    monkeypatch.setattr(pretrain, "HERE", tmp_path)
+    for folder in (home, tmp_path / "my folder"):
+        folder.mkdir(parents=True)
+        (folder / "brain.pth").touch()
+        assert "three organs or none, and abdomen and chest are not made yet" in pretrain.next_step(folder)
+        for organ in ORGAN_ENCODERS:
+            (folder / f"{organ}.pth").touch()
+    assert pretrain.next_step(home) == f"Next: {tmp_path / 'train.sh'}"
+    words = shlex.split(pretrain.next_step(tmp_path / "my folder"))[2:]
+    args = train.parse_args(words)
+    assert args.brain_model_path == tmp_path / "my folder" / "brain.pth" and args.named == list(train.MTPT_FILES)[:3]
 
 
 class FixedCompatibility(torch.nn.Module):
