@@ -202,16 +202,25 @@ class Gate(nn.Module):
 
 
 class QuestionPrior(nn.Module):
-    """The answers to a question, whatever the image: (B, 12) -> (B, answers) logits. Word vectors, an LSTM and a classifier of its own."""
+    """The answers to a question about an organ, whatever else the image shows: questions (B, 12), organs (B, 3) -> (B, answers) logits.
 
-    def __init__(self, ntoken, num_answers, word_dim, word_dropout, width=512):
+    Word vectors, an LSTM and a classifier of its own, and a product of the two inputs as in `Gate`. organs: probabilities, the
+    image-type classifier's; without one (`of_organs` False) the question is all there is.
+    """
+
+    def __init__(self, ntoken, num_answers, word_dim, word_dropout, of_organs, width=512):
         super().__init__()
         self.w_emb = WordEmbedding(ntoken, word_dim, word_dropout)
         self.q_emb = QuestionEncoder(2 * word_dim, width)
+        self.of_organ = nn.Sequential(nn.Linear(len(ORGAN_ENCODERS), width), nn.Tanh()) if of_organs else None
+        self.of_words = nn.Sequential(nn.Linear(width, width), nn.Tanh()) if of_organs else None
         self.classifier = AnswerClassifier(width, HIDDEN, num_answers)
 
-    def forward(self, questions):
-        return self.classifier(self.q_emb(self.w_emb(questions)).sum(1))
+    def forward(self, questions, organs=None):
+        words = self.q_emb(self.w_emb(questions)).sum(1)  # (B, width)
+        if self.of_organ is not None:
+            words = words + self.of_organ(organs) * self.of_words(words)
+        return self.classifier(words)
 
 
 class VQAModel(nn.Module):
@@ -246,7 +255,7 @@ class VQAModel(nn.Module):
         else:
             self.san = StackedAttention(VISUAL_DIM, hidden, num_stacks)
         self.classifier = AnswerClassifier(hidden, 2 * HIDDEN, num_answers)
-        self.prior = QuestionPrior(ntoken, num_answers, word_dim, word_dropout) if prior else None
+        self.prior = QuestionPrior(ntoken, num_answers, word_dim, word_dropout, distmodal) if prior else None
 
     def forward(self, images, questions, maps=None, organ_logits=None):
         """images (B, 3, 224, 224), questions (B, 12) -> VQAOutput.
@@ -259,7 +268,7 @@ class VQAModel(nn.Module):
         visual = self.image.mix(self.image.maps(images) if maps is None else maps, organ_logits)
         logits, features = self.fuse(visual, questions)
         if self.prior is not None:
-            prior = self.prior(questions)  # (B, answers)
+            prior = self.prior(questions, None if organ_logits is None else organ_logits.detach().softmax(-1))  # (B, answers)
             if self.training:
                 return TrainingOutput(logits, organ_logits, features, prior)
             logits = logits.float().log_softmax(-1) + PRIOR_WEIGHT * prior.float().log_softmax(-1)

@@ -81,7 +81,7 @@ def parse_args(arguments=None):
     group.add_argument("--idf", action=flag, default=argparse.SUPPRESS, help=f"word vectors start scaled by inverse document frequency {recipes('idf')}")
     group.add_argument("--gate", action=flag, default=argparse.SUPPRESS, help="add a product of image and question to CMSA's feature "
                        f"{recipes('gate')}")
-    group.add_argument("--prior", action=flag, default=argparse.SUPPRESS, help="multiply the answers' probabilities by the root of a question-only model's, "
+    group.add_argument("--prior", action=flag, default=argparse.SUPPRESS, help="multiply the answers' probabilities by the root of those of a model of question and organ, "
                        f"which is trained beside; of --loss ce {recipes('prior')}")
     group.add_argument("--schedule", choices=list(SCHEDULES), default=argparse.SUPPRESS, help="of the rate after four epochs of warm-up; steps: x 0.75 now "
                        f"and then (the paper's); cosine: down to almost 0 {recipes('schedule')}")

@@ -190,25 +190,29 @@ def test_the_gate_adds_a_product_of_image_and_question():
         torch.testing.assert_close(whole - plain.fuse(visual, questions)[1], image * question, rtol=1e-4, atol=1e-5)
 
 
-def test_the_prior_multiplies_in_evaluation_and_learns_apart_in_training():
+@pytest.mark.parametrize("distmodal", [False, True])
+def test_the_prior_multiplies_in_evaluation_and_learns_apart_in_training(distmodal):
     """Probabilities p * sqrt(q), normalised; in training the two have losses of their own, which do not reach each other's weights."""
     torch.manual_seed(0)
-    model = VQAModel("SAN", ntoken=5, num_answers=3, word_dim=4, hidden=8, softmax=True, prior=True, word_dropout=0.1, distmodal=False)
-    questions, maps = torch.randint(0, 6, (4, 12)), torch.randn(4, 1, 512, 7, 7)
+    model = VQAModel("SAN", ntoken=5, num_answers=3, word_dim=4, hidden=8, softmax=True, prior=True, word_dropout=0.1, distmodal=distmodal)
+    questions, maps = torch.randint(0, 6, (4, 12)), torch.randn(4, 3 if distmodal else 1, 512, 7, 7)
+    organs = torch.randn(4, 3, requires_grad=True) if distmodal else None
+    probabilities = organs.softmax(-1).detach() if distmodal else None
     model.train()
-    output = model(None, questions, maps)
+    output = model(None, questions, maps, organs)
     assert len(output) == 4 and output.prior_logits.shape == (4, 3)
     vqa_loss(output, torch.tensor([0, 1, 2, -1]), torch.zeros(4, dtype=torch.int64), "ce", 0.1).backward()
     alone = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     torch.manual_seed(1)
-    model.prior.eval()(questions).log_softmax(-1)[0, 0].backward()
+    model.prior.eval()(questions, probabilities).log_softmax(-1)[0, 0].backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert reached and all(name.startswith("prior.") for name in reached) and any(not name.startswith("prior.") for name in alone) and reached <= set(alone)
     model.eval()
     with torch.no_grad():
-        output = model(None, questions, maps)
-        features = model.fuse(model.image.mix(maps, None), questions)[0]
-        product = features.softmax(-1) * model.prior(questions).softmax(-1).sqrt()
-    assert len(output) == 3
+        output = model(None, questions, maps, organs)
+        alone, expert = model.fuse(model.image.mix(maps, organs), questions)[0], model.prior(questions, probabilities)
+        product = alone.softmax(-1) * expert.softmax(-1).sqrt()
+        other = None if not distmodal else model.prior(questions, probabilities.flip(-1))
+    assert len(output) == 3 and (other is None or not torch.allclose(expert, other))  # the organ counts, where there is one
     torch.testing.assert_close(model.probabilities(output.logits), product / product.sum(-1, keepdim=True))
