@@ -88,8 +88,8 @@ def parse_args(arguments=None):
     group.add_argument("--output", type=Path, default=argparse.SUPPRESS, help="folder to write (default: saved_models/<model>_<split>_<time>)")
     group.add_argument("--input", type=Path, default=argparse.SUPPRESS, help="checkpoint to start the weights from")
     group.add_argument("--resume", action="store_true", help="go on with the run in --output where it was saved last")
-    group.add_argument("--epochs", type=int, default=argparse.SUPPRESS, help="default: 80 when the encoders are trained, 30 when they are frozen, 15 with "
-                       "the cosine schedule, 7 on the phantom set")
+    group.add_argument("--epochs", type=int, default=argparse.SUPPRESS, help="default: 80 when the encoders are trained; frozen: 30, or 15 with the cosine "
+                       "schedule; phantom set: 7 or 12")
     group.add_argument("--batch_size", type=int, default=argparse.SUPPRESS, help=f"questions a step {recipes('batch_size')}")
     group.add_argument("--lr", type=float, default=0.005, help="base rate of Adamax")
     group.add_argument("--clip_norm", type=float, default=0.25, help="gradient norm, over all parameters")
@@ -374,7 +374,8 @@ def main():
     if args.resume and args.recipe is None:
         settle(args, began_with(resumed))
     planned = resumed.get("epochs") if args.resume else None
-    args.epochs = args.epochs or planned or (7 if data.phantom else 80 if not frozen else 15 if args.schedule == "cosine" else 30)
+    drawn, real = {"steps": (7, 30), "cosine": (12, 15)}[args.schedule]
+    args.epochs = args.epochs or planned or (drawn if data.phantom else real if frozen else 80)
     if planned not in (None, args.epochs):
         say(f"NOTE: the run was planned for {planned} epochs: the epochs that it has done had their rates, those to come have the rates of {args.epochs}")
     identity = {key: getattr(args, key) for key in (*RECIPES["paper"], "split", "seed", "lr", "clip_norm", "question_len", "question_only",
