@@ -444,16 +444,17 @@ def check_checkpoint(state, path, keys=("model", "model_arguments", "dictionary"
     return state
 
 
-def make_model(kept, path):
-    """The model of a checkpoint, with its weights. Raises UserError where the two do not fit.
+def sizes_of(kind, arguments):
+    """{key: shape} of the state dict of a model `kind(**arguments)`, built without memory: the sizes in a damaged file may be anything."""
+    with torch.device("meta"):
+        return {key: value.shape for key, value in kind(**arguments).state_dict().items()}
 
-    Built without memory first: the sizes in a damaged file may be anything.
-    """
+
+def make_model(kept, path):
+    """The model of a checkpoint, with its weights. Raises UserError where the two do not fit."""
     try:
         arguments = kept["model_arguments"]
-        with torch.device("meta"):
-            empty = VQAModel(**arguments).state_dict()
-        fits = {key: value.shape for key, value in empty.items()} == {key: value.shape for key, value in kept["model"].items()}
+        fits = sizes_of(VQAModel, arguments) == {key: value.shape for key, value in kept["model"].items()}
         sizes = (len(kept["dictionary"]), len(kept["answers"])) == (arguments["ntoken"], arguments["num_answers"])
     except Exception as error:
         raise UserError(f"{path} is damaged: no model has its model_arguments ({str(error)[:160]})") from None

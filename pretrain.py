@@ -27,7 +27,7 @@ from base_model import CHANNELS, ImageTypeClassifier, PretrainingModel
 from dataset_MTPT import NAMES, OrganImages, compatibility_entries, find_organ_sets, read_checked
 from dataset_RAD import EMBEDDING_DIMS, find_data, find_embedding, to_float, writable
 from engine import (MTPT_FILES, VERSION, batches, check_checkpoint, fit, image_organs, image_reader, image_type_accuracy, imagenet_start, load_part, restore,
-                    train_image_type)
+                    sizes_of, train_image_type)
 from parallel import begin, end, first_alone, is_first, own_random_numbers, parallel, share, synchronise_norms, world
 from utils import (UserError, atomic_path, check_arguments, choose_device, choose_precision, load_checkpoint, lock, read_json, run_facts, run_main,
                    save_checkpoint, say, set_seed, write_json)
@@ -107,9 +107,7 @@ def build_model(args, organ_set, data, start, kept, path):
                      word_dim=word_dim, use_spatial=args.use_spatial, compatibility=args.compatibility)
     if kept:
         try:
-            with torch.device("meta"):  # without memory: the sizes in a damaged file may be anything
-                sizes = {key: value.shape for key, value in PretrainingModel(**arguments).state_dict().items()}
-            if sizes != {key: value.shape for key, value in kept["model"].items()}:
+            if sizes_of(PretrainingModel, arguments) != {key: value.shape for key, value in kept["model"].items()}:
                 raise ValueError("its weights are of other sizes than its model_arguments")
         except Exception as error:
             raise UserError(f"{path} does not fit this run ({type(error).__name__}: {str(error)[:160]}): it is damaged or of another version; start "
