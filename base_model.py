@@ -17,7 +17,7 @@ from classifier import AnswerClassifier
 from language_model import QuestionEncoder, WordEmbedding
 from utils import UserError
 
-PRIOR_WEIGHT = 0.5  # chosen on validation questions (ABLATIONS.md)
+PRIOR_WEIGHT, PRIOR_COMPONENTS, PRIOR_NOISE = 0.5, 16, 0.5  # chosen on validation questions (ABLATIONS.md)
 ORGAN_ENCODERS = ("abdomen", "brain", "chest")  # organ order everywhere: ABD 0, HEAD 1, CHEST 2
 CHANNELS = {"resnet34": 512, "efficientnet_lite0": 1280}  # of an encoder's feature map
 SKIP_CHANNELS = {"resnet34": (64, 128, 256), "efficientnet_lite0": (24, 40, 112)}  # of its maps of 56, 28 and 14 px
@@ -202,24 +202,47 @@ class Gate(nn.Module):
 
 
 class QuestionPrior(nn.Module):
-    """The answers to a question about an organ, whatever else the image shows: questions (B, 12), organs (B, 3) -> (B, answers) logits.
+    """The answers to a question about such an image, whatever else this one shows: -> (B, answers) logits.
 
-    Word vectors, an LSTM and a classifier of its own, and a product of the two inputs as in `Gate`. organs: probabilities, the
-    image-type classifier's; without one (`of_organs` False) the question is all there is.
+    Word vectors, an LSTM and a classifier of its own, and a product of what is read and what is seen as in `Gate`. Read: questions (B, 12). Seen:
+    organs (B, 3), the image-type classifier's probabilities, unless `of_organs` is False; and of cells (B, width), an image's mean cell, the first
+    `components` principal components in units of their deviation, in training with noise of PRIOR_NOISE deviations. They tell
+    modality and plane, but hardly one image from another.
     """
 
-    def __init__(self, ntoken, num_answers, word_dim, word_dropout, of_organs, width=512):
+    def __init__(self, ntoken, num_answers, word_dim, word_dropout, of_organs, components=0, channels=0, width=512):
         super().__init__()
         self.w_emb = WordEmbedding(ntoken, word_dim, word_dropout)
         self.q_emb = QuestionEncoder(2 * word_dim, width)
-        self.of_organ = nn.Sequential(nn.Linear(len(ORGAN_ENCODERS), width), nn.Tanh()) if of_organs else None
-        self.of_words = nn.Sequential(nn.Linear(width, width), nn.Tanh()) if of_organs else None
+        seen = of_organs * len(ORGAN_ENCODERS) + components
+        self.of_organ = nn.Sequential(nn.Linear(seen, width), nn.Tanh()) if seen else None  # and of components; the name is the checkpoints'
+        self.of_words = nn.Sequential(nn.Linear(width, width), nn.Tanh()) if seen else None
         self.classifier = AnswerClassifier(width, HIDDEN, num_answers)
+        self.of_organs, self.components = of_organs, components
+        if components:
+            self.register_buffer("center", torch.zeros(channels))
+            self.register_buffer("directions", torch.zeros(channels, components))
 
-    def forward(self, questions, organs=None):
+    @torch.no_grad()
+    def find_components(self, cells):
+        """Find the principal components of mean cells (N, width), each channel in units of its deviation. What there is none of stays zero."""
+        deviation = cells.std(0, correction=0)
+        standard = (cells - cells.mean(0)) / deviation.clamp_min(1e-6)  # (N, width)
+        _, sizes, directions = torch.linalg.svd(standard, full_matrices=False)  # (R,), (R, width) with R = min(N, width)
+        count = min(self.components, int((sizes > 1e-4 * sizes[0]).sum()))
+        scale = sizes[:count] / len(cells) ** 0.5  # the deviation of each component
+        self.center.copy_(cells.mean(0))
+        self.directions.zero_()
+        self.directions[:, :count] = directions[:count].T / deviation.clamp_min(1e-6)[:, None] / scale
+
+    def forward(self, questions, organs=None, cells=None):
         words = self.q_emb(self.w_emb(questions)).sum(1)  # (B, width)
-        if self.of_organ is not None:
-            words = words + self.of_organ(organs) * self.of_words(words)
+        seen = [organs] if self.of_organs else []
+        if self.components:
+            components = (cells - self.center) @ self.directions  # (B, components)
+            seen.append(components + PRIOR_NOISE * torch.randn_like(components) if self.training else components)
+        if seen:
+            words = words + self.of_organ(torch.cat(seen, 1)) * self.of_words(words)
         return self.classifier(words)
 
 
@@ -233,12 +256,13 @@ class VQAModel(nn.Module):
     gate: a product of image and question is added to CMSA's feature (`Gate`).
     prior: the logits are log p + PRIOR_WEIGHT * log (p of `QuestionPrior`), a product of experts that keeps an answer seen with the image from
     being given to a question of another kind. The two are trained apart: in training mode forward gives a TrainingOutput.
+    components: how many principal components of the image the prior sees; `prior.find_components` has to find them before training.
     softmax: the answers exclude each other (a cross-entropy loss); else each has a probability of its own (the paper's BCE).
     """
 
     def __init__(self, fusion, ntoken, num_answers, word_dim=300, hidden=HIDDEN, rnn="LSTM", encoder="resnet34", distmodal=True,
                  shared=False, use_spatial=True, blocks=2, num_stacks=2, glimpses=2, softmax=False, word_dropout=0.0,
-                 gate=False, prior=False):
+                 gate=False, prior=False, components=0):
         super().__init__()
         self.fusion, self.softmax = fusion, softmax
         self.w_emb = WordEmbedding(ntoken, word_dim, word_dropout)
@@ -255,7 +279,7 @@ class VQAModel(nn.Module):
         else:
             self.san = StackedAttention(VISUAL_DIM, hidden, num_stacks)
         self.classifier = AnswerClassifier(hidden, 2 * HIDDEN, num_answers)
-        self.prior = QuestionPrior(ntoken, num_answers, word_dim, word_dropout, distmodal) if prior else None
+        self.prior = QuestionPrior(ntoken, num_answers, word_dim, word_dropout, distmodal, components, CHANNELS.get(encoder, 0)) if prior else None
 
     def forward(self, images, questions, maps=None, organ_logits=None):
         """images (B, 3, 224, 224), questions (B, 12) -> VQAOutput.
@@ -265,10 +289,11 @@ class VQAModel(nn.Module):
         """
         if organ_logits is None and self.image.image_type is not None:
             organ_logits = self.image.image_type(images)
-        visual = self.image.mix(self.image.maps(images) if maps is None else maps, organ_logits)
-        logits, features = self.fuse(visual, questions)
+        maps = self.image.maps(images) if maps is None else maps
+        logits, features = self.fuse(self.image.mix(maps, organ_logits), questions)
         if self.prior is not None:
-            prior = self.prior(questions, None if organ_logits is None else organ_logits.detach().softmax(-1))  # (B, answers)
+            organs = None if organ_logits is None else organ_logits.detach().softmax(-1)
+            prior = self.prior(questions, organs, maps.detach().float().mean((1, 3, 4)))  # (B, answers)
             if self.training:
                 return TrainingOutput(logits, organ_logits, features, prior)
             logits = logits.float().log_softmax(-1) + PRIOR_WEIGHT * prior.float().log_softmax(-1)

@@ -16,7 +16,7 @@ from parallel import everyones, is_first, world
 from scores import near_identical
 from utils import Stopped, UserError, atomic_h5, atomic_path, digest_bytes, digest_state, load_checkpoint, save_checkpoint, say, stop_signals
 
-VERSION = 3  # of checkpoints and result files; 2: model_arguments has softmax and word_dropout; 3: gate and prior
+VERSION = 4  # of checkpoints and result files; 2: model_arguments has softmax and word_dropout; 3: gate and prior; 4: components
 MTPT_FILES = {"abd_model_path": "abdomen.pth", "brain_model_path": "brain.pth", "chest_model_path": "chest.pth",
               "modal_classifier_path": "image_type.pth"}  # what pretrain.py leaves, by train.py's arguments for it
 
@@ -169,6 +169,20 @@ def organ_logits(classifier, data, device, batch_size=32):
     """A frozen image-type classifier's logits (N, 3) for all images, in eval mode."""
     classifier.eval()
     return torch.cat([classifier(images) for _, images in image_batches(data, device, batch_size, "image types")])
+
+
+@torch.no_grad()
+def mean_cells(image_side, inputs, rows, batch_size=32):
+    """The mean over the encoders and cells of some images' maps, encoders in eval mode: (rows, width), for `QuestionPrior.find_components`."""
+    was_training = image_side.training
+    image_side.eval()
+    cells = []
+    for start in range(0, len(rows), batch_size):
+        seen = inputs(rows[start:start + batch_size])
+        maps = image_side.maps(seen["images"]) if seen["maps"] is None else seen["maps"]  # (B, E, width, 7, 7)
+        cells.append(maps.float().mean((1, 3, 4)))
+    image_side.train(was_training)
+    return torch.cat(cells)
 
 
 def collate(questions, device):

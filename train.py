@@ -14,10 +14,10 @@ from pathlib import Path
 import torch
 from torch.utils.tensorboard import SummaryWriter
 
-from base_model import CHANNELS, ORGAN_ENCODERS, VQAModel
+from base_model import CHANNELS, ORGAN_ENCODERS, PRIOR_COMPONENTS, VQAModel
 from dataset_RAD import EMBEDDING_DIMS, QUESTION_LEN, find_data, find_embedding, idf_weights, set_question_len, split_validation, training_questions
 from engine import (MTPT_FILES, RECIPES, SCHEDULES, Inputs, batches, check_checkpoint, check_vocabulary, collate, encode_images, fit, image_organs, image_reader,
-                    image_type_accuracy, imagenet_start, load_part, organ_logits, predict, read_checkpoint, restore, train_image_type, vqa_loss, without_questions)
+                    image_type_accuracy, imagenet_start, load_part, mean_cells, organ_logits, predict, read_checkpoint, restore, train_image_type, vqa_loss, without_questions)
 from parallel import begin, end, everyones, first_alone, is_first, own_random_numbers, parallel, share, synchronise_norms, world
 from scores import PROTOCOLS, mean_and_spread
 from utils import UserError, check_arguments, choose_device, choose_precision, load_checkpoint, lock, read_json, run_facts, run_main, say, set_seed, write_json
@@ -81,7 +81,7 @@ def parse_args(arguments=None):
     group.add_argument("--idf", action=flag, default=argparse.SUPPRESS, help=f"word vectors start scaled by inverse document frequency {recipes('idf')}")
     group.add_argument("--gate", action=flag, default=argparse.SUPPRESS, help="add a product of image and question to CMSA's feature "
                        f"{recipes('gate')}")
-    group.add_argument("--prior", action=flag, default=argparse.SUPPRESS, help="multiply the answers' probabilities by the root of those of a model of question and organ, "
+    group.add_argument("--prior", action=flag, default=argparse.SUPPRESS, help="multiply the answers' probabilities by the root of those of a small model of question, organ and coarse look of the image, "
                        f"which is trained beside; of --loss ce {recipes('prior')}")
     group.add_argument("--schedule", choices=list(SCHEDULES), default=argparse.SUPPRESS, help="of the rate after four epochs of warm-up; steps: x 0.75 now "
                        f"and then (the paper's); cosine: down to almost 0 {recipes('schedule')}")
@@ -262,7 +262,8 @@ def build_model(args, data, frozen, resumed=None):
         fusion=args.model, ntoken=data.ntoken, num_answers=data.num_answers, hidden=args.num_hid, rnn=args.rnn, encoder=encoder,
         word_dim=word_dim, distmodal=args.distmodal, shared=shared,
         use_spatial=args.use_spatial, blocks=args.blocks, num_stacks=args.num_stacks, glimpses=args.gamma, softmax=args.loss == "ce",
-        word_dropout=args.word_dropout, gate=args.gate, prior=args.prior)
+        word_dropout=args.word_dropout, gate=args.gate, prior=args.prior,
+        components=0 if not args.prior else kept.get("components", 0) if resumed else PRIOR_COMPONENTS)
     model = VQAModel(**arguments)
     if vectors is not None:
         weights = idf_weights(training_questions(data, args.split), data.ntoken)[:, None] if args.idf else 1
@@ -297,7 +298,7 @@ def unshare(state):
 def check_same(state, data, arguments, path):
     """Raise UserError when a checkpoint is of another model, dictionary or answer set; the message names both."""
     check_vocabulary(state, data, path)
-    ours, theirs = dict(arguments), {"gate": False, "prior": False} | state["model_arguments"]
+    ours, theirs = dict(arguments), {"gate": False, "prior": False, "components": 0} | state["model_arguments"]
     if differ := [key for key in ours if ours[key] != theirs.get(key) and key not in ("softmax", "word_dropout")]:  # the weights fit either way
         listed = ", ".join(f"{key} {theirs.get(key)} (the checkpoint) and {ours[key]} (asked for)" for key in differ)
         raise UserError(f"{path} is a checkpoint of another model: {listed}")
@@ -407,6 +408,8 @@ def main():
             maps_path = encode_images(model.image, data, device)
         organs = organ_logits(model.image.image_type, data, device) if args.distmodal else None
     inputs = Inputs(data, device, maps_path, organs, args.distmodal, args.question_only)
+    if args.prior and not resumed:
+        model.prior.find_components(mean_cells(model.image, inputs, sorted({q.image for q in train})))
     if world()[1] > 1:
         synchronise_norms(model)
         own_random_numbers(args.seed)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from base_model import VQAModel, is_official, load_official, load_official_pretraining, make_encoder
+from base_model import QuestionPrior, VQAModel, is_official, load_official, load_official_pretraining, make_encoder
 from engine import vqa_loss
 from utils import UserError
 
@@ -190,14 +190,33 @@ def test_the_gate_adds_a_product_of_image_and_question():
         torch.testing.assert_close(whole - plain.fuse(visual, questions)[1], image * question, rtol=1e-4, atol=1e-5)
 
 
+def test_the_components_are_the_directions_of_largest_variance():
+    """Against the eigenvectors of the correlation matrix; a constant channel and blank images have none."""
+    torch.manual_seed(0)
+    cells = torch.randn(50, 6) @ torch.randn(6, 6) + 3
+    cells[:, 5] = 2
+    prior = QuestionPrior(5, 3, 4, 0.1, True, components=4, channels=6)
+    prior.find_components(cells)
+    found = ((cells - prior.center) @ prior.directions).double()  # (50, 4)
+    standard = ((cells - cells.mean(0)) / cells.std(0, correction=0)).double()[:, :5]
+    expected = standard @ torch.linalg.eigh(standard.T @ standard)[1].flip(1)[:, :4]
+    torch.testing.assert_close((found * expected / expected.std(0, correction=0)).mean(0).abs(), torch.ones(4).double(), atol=1e-4, rtol=0)  # up to the sign
+    torch.testing.assert_close(found.T @ found / 50, torch.eye(4).double(), atol=1e-4, rtol=0)
+    for blank in (torch.zeros(7, 6), torch.ones(1, 6)):
+        prior.find_components(blank)
+        assert not prior.directions.any()
+
+
 @pytest.mark.parametrize("distmodal", [False, True])
 def test_the_prior_multiplies_in_evaluation_and_learns_apart_in_training(distmodal):
     """Probabilities p * sqrt(q), normalised; in training the two have losses of their own, which do not reach each other's weights."""
     torch.manual_seed(0)
-    model = VQAModel("SAN", ntoken=5, num_answers=3, word_dim=4, hidden=8, softmax=True, prior=True, word_dropout=0.1, distmodal=distmodal)
+    model = VQAModel("SAN", ntoken=5, num_answers=3, word_dim=4, hidden=8, softmax=True, prior=True, word_dropout=0.1, distmodal=distmodal, components=2)
+    model.prior.find_components(torch.randn(9, 512))
     questions, maps = torch.randint(0, 6, (4, 12)), torch.randn(4, 3 if distmodal else 1, 512, 7, 7)
     organs = torch.randn(4, 3, requires_grad=True) if distmodal else None
     probabilities = organs.softmax(-1).detach() if distmodal else None
+    cells = maps.mean((1, 3, 4))  # (4, 512)
     model.train()
     output = model(None, questions, maps, organs)
     assert len(output) == 4 and output.prior_logits.shape == (4, 3)
@@ -205,14 +224,16 @@ def test_the_prior_multiplies_in_evaluation_and_learns_apart_in_training(distmod
     alone = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     torch.manual_seed(1)
-    model.prior.eval()(questions, probabilities).log_softmax(-1)[0, 0].backward()
+    model.prior.eval()(questions, probabilities, cells).log_softmax(-1)[0, 0].backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert reached and all(name.startswith("prior.") for name in reached) and any(not name.startswith("prior.") for name in alone) and reached <= set(alone)
     model.eval()
     with torch.no_grad():
         output = model(None, questions, maps, organs)
-        alone, expert = model.fuse(model.image.mix(maps, organs), questions)[0], model.prior(questions, probabilities)
+        alone, expert = model.fuse(model.image.mix(maps, organs), questions)[0], model.prior(questions, probabilities, cells)
         product = alone.softmax(-1) * expert.softmax(-1).sqrt()
-        other = None if not distmodal else model.prior(questions, probabilities.flip(-1))
+        other = None if not distmodal else model.prior(questions, probabilities.flip(-1), cells)
     assert len(output) == 3 and (other is None or not torch.allclose(expert, other))  # the organ counts, where there is one
+    with torch.no_grad():
+        assert not torch.allclose(expert, model.prior(questions, probabilities, -cells))
     torch.testing.assert_close(model.probabilities(output.logits), product / product.sum(-1, keepdim=True))

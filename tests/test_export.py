@@ -15,8 +15,11 @@ WORDS, ANSWERS = ["is", "there", "a", "mass", "left"], ["yes", "no", "left lung"
 def run(request, tmp_path):
     """A run's folder with an untrained checkpoint whose BN layers have statistics, and its model."""
     torch.manual_seed(0)
-    arguments = dict(fusion=request.param.split()[0], softmax="softmax" in request.param, gate="softmax" in request.param, prior="softmax" in request.param, ntoken=len(WORDS), num_answers=len(ANSWERS), word_dim=8, hidden=32, encoder="efficientnet_lite0", shared=True)
+    arguments = dict(fusion=request.param.split()[0], softmax="softmax" in request.param, gate="softmax" in request.param, prior="softmax" in request.param, components=3 * ("softmax" in request.param),
+                     ntoken=len(WORDS), num_answers=len(ANSWERS), word_dim=8, hidden=32, encoder="efficientnet_lite0", shared=True)
     model = VQAModel(**arguments)
+    if model.prior:
+        model.prior.find_components(torch.randn(9, 1280))
     for name, value in model.state_dict().items():
         if "bn" in name or "norm" in name:
             value.copy_(torch.rand_like(value) + 0.5 if value.is_floating_point() else value)  # CMSA's start at 0 and would hide its work
