@@ -464,17 +464,24 @@ def sizes_of(kind, arguments):
         return {key: value.shape for key, value in kind(**arguments).state_dict().items()}
 
 
-def make_model(kept, path):
-    """The model of a checkpoint, with its weights. Raises UserError where the two do not fit."""
+def check_sizes(kept, path):
+    """Raise UserError where a checkpoint's weights, dictionary and answers are not those of a model with its model_arguments."""
     try:
         arguments = kept["model_arguments"]
+        if lacking := {"fusion", "ntoken", "num_answers", "word_dim", "encoder", "shared"} - set(arguments):
+            raise ValueError(f"without {min(lacking)}")
         fits = sizes_of(VQAModel, arguments) == {key: value.shape for key, value in kept["model"].items()}
         sizes = (len(kept["dictionary"]), len(kept["answers"])) == (arguments["ntoken"], arguments["num_answers"])
     except Exception as error:
         raise UserError(f"{path} is damaged: no model has its model_arguments ({str(error)[:160]})") from None
     if not fits or not sizes:
         raise UserError(f"{path} is damaged: its weights, dictionary or answers are of other sizes than its model_arguments say")
-    model = VQAModel(**arguments)
+
+
+def make_model(kept, path):
+    """The model of a checkpoint, with its weights. Raises UserError where the two do not fit."""
+    check_sizes(kept, path)
+    model = VQAModel(**kept["model_arguments"])
     load_part(model, kept["model"], str(path))
     return model
 

@@ -392,7 +392,9 @@ STATE = {"version": 1, "epoch": 1, "best": 0.5, "history": [{"epoch": 0, "loss":
          "optimizer": OPTIMIZER.state_dict(), "random": [[torch.get_rng_state(), None]], "answers": ["yes", "no"], "dictionary": ["is", "it"],
          "model_arguments": {"fusion": "CMSA", "hidden": 8, "shared": True}, "question_len": 12, "frozen": True, "question_only": False, "seed": 0,
          "data": {"name": "n", "digest": "d", "folder": "f"}, "identity": {"seed": 0, "lr": 0.005}, "split": "official"}  # as `fit` keeps it
-SMALL = dict(fusion="SAN", ntoken=2, num_answers=2, hidden=4, word_dim=2, encoder="efficientnet_lite0", distmodal=False, num_stacks=1)
+SMALL = dict(fusion="SAN", ntoken=2, num_answers=2, hidden=4, rnn="LSTM", word_dim=2, use_spatial=True, blocks=2, glimpses=2,
+             encoder="efficientnet_lite0", distmodal=False, shared=False, num_stacks=1)
+TRAINING = train.parse_args("--recipe paper --model SAN --num_hid 4 --num_stacks 1 --no-distmodal --encoder efficientnet_lite0 --no-mtpt".split())
 LANGUAGE = torch.nn.ModuleDict({  # stands for a VQAModel
     "w_emb": torch.nn.ModuleDict({name: torch.nn.Embedding(3, 4) for name in ("emb", "emb_")}), "q_emb": torch.nn.Linear(2, 2)})
 LANGUAGE.fusion = "CMSA"
@@ -408,6 +410,18 @@ def run_checkpoint(folder):
     train.check_resumable(state, STATE["identity"], path)
     engine.restore(state, model, torch.optim.Adamax(model.parameters()), path)
     engine.find_checkpoint(folder, 1, folder)
+
+
+def run_model(folder):
+    """What ask.py does with a checkpoint, and train.py --input with its weights."""
+    path = folder / "best.pth"
+    ask.answer(*ask.load(path), np.zeros((224, 224, 3), np.uint8), "is it")
+    kept = engine.read_checkpoint(path)
+    engine.check_sizes(kept, path)
+    data = SimpleNamespace(ntoken=2, num_answers=2, dictionary=["is", "it"], answers=["yes", "no"], name="n", folder="f")
+    model, arguments, _ = train.build_model(TRAINING, data, True, kept)
+    train.check_same(kept, data, arguments, path)
+    engine.load_part(model, kept["model"], str(path))
 
 
 def run_part(folder):
@@ -487,7 +501,7 @@ LOADERS = {
     "part": Loader(lambda: [{"best.pth": saved(PART)}], run_part, 1),
     "pretraining": Loader(lambda: [{"last.pth": saved(pretraining())}], run_pretraining, 0.3),
     "model": Loader(lambda: [{"best.pth": saved(STATE | {"model": VQAModel(**SMALL).state_dict(), "model_arguments": SMALL})}],
-                    lambda folder: ask.answer(*ask.load(folder / "best.pth"), np.zeros((224, 224, 3), np.uint8), "is it"), 0.3),
+                    run_model, 0.3),
     "predictions": Loader(lambda: [SCORED], run_predictions, 1),
     "run": Loader(lambda: [RUN], lambda folder: report.read_run(folder / "run"), 1),
     "report": Loader(lambda: [SCORED | BESIDE | RUN], run_report, 0.1),

@@ -16,10 +16,12 @@ from utils import UserError
 def begin(gpu):
     """Join the processes that torchrun started, if any. Returns --gpu for this process: its own GPU, or -1 for the CPU (gloo).
 
-    Raises UserError when there are fewer GPUs than processes.
+    Raises UserError when there are fewer GPUs than processes, or what torchrun sets is there in part only.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
         return gpu
+    if lacking := [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise UserError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and {lacking[0]} is not set: start several processes with torchrun, or unset WORLD_SIZE")
     local, here = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     on_gpu = gpu != -1 and torch.cuda.is_available()
     if on_gpu and torch.cuda.device_count() < here:

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from dataset_RAD import ImageStore, find_data, set_question_len, tokenize, training_questions
-from engine import Inputs, check_vocabulary, collate, make_model, read_checkpoint
+from engine import VERSION, Inputs, check_vocabulary, collate, make_model, read_checkpoint
 from scores import PROTOCOLS, entry, grouped, in_group, interval, protocol, read_predictions
 from utils import UserError, atomic_path, read_json, run_main, say
 
@@ -325,6 +325,8 @@ def read_results(folder):
             or not all(isinstance(value, str) and "\0" not in value for value in [*(results.get("data") or {}).values(), results.get("checkpoint") or ""]) \
             or results.get("split", "official") not in ("official", "clean"):
         raise UserError(f"{folder / 'results.json'} is not one that test.py wrote: run ./test.sh again")
+    if (results.get("version") or 0) > VERSION:
+        raise UserError(f"{folder / 'results.json'} was written by a newer version ({results['version']}, this is {VERSION}): update this program")
     return rows, results
 
 

@@ -6,6 +6,7 @@
 import argparse
 import contextlib
 import datetime
+import os
 import shlex
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from base_model import CHANNELS, ORGAN_ENCODERS, PRIOR_COMPONENTS, VQAModel
 from dataset_RAD import EMBEDDING_DIMS, QUESTION_LEN, find_data, find_embedding, idf_weights, set_question_len, split_validation, training_questions
-from engine import (MTPT_FILES, RECIPES, SCHEDULES, Inputs, batches, check_checkpoint, check_vocabulary, collate, encode_images, fit, image_organs, image_reader,
-                    image_type_accuracy, imagenet_start, load_part, mean_cells, organ_logits, predict, read_checkpoint, restore, train_image_type, vqa_loss, without_questions)
+from engine import (MTPT_FILES, RECIPES, SCHEDULES, Inputs, batches, check_checkpoint, check_sizes, check_vocabulary, collate, encode_images, fit, image_organs,
+                    image_reader, image_type_accuracy, imagenet_start, load_part, mean_cells, organ_logits, predict, read_checkpoint, restore, train_image_type,
+                    vqa_loss, without_questions)
 from parallel import begin, end, everyones, first_alone, is_first, own_random_numbers, parallel, share, synchronise_norms, world
 from scores import PROTOCOLS, mean_and_spread
 from utils import UserError, check_arguments, choose_device, choose_precision, load_checkpoint, lock, read_json, run_facts, run_main, say, set_seed, write_json
@@ -81,8 +83,8 @@ def parse_args(arguments=None):
     group.add_argument("--idf", action=flag, default=argparse.SUPPRESS, help=f"word vectors start scaled by inverse document frequency {recipes('idf')}")
     group.add_argument("--gate", action=flag, default=argparse.SUPPRESS, help="add a product of image and question to CMSA's feature "
                        f"{recipes('gate')}")
-    group.add_argument("--prior", action=flag, default=argparse.SUPPRESS, help="multiply the answers' probabilities by the root of those of a small model of question, organ and coarse look of the image, "
-                       f"which is trained beside; of --loss ce {recipes('prior')}")
+    group.add_argument("--prior", action=flag, default=argparse.SUPPRESS, help="multiply the answers' probabilities by the root of those of a small model that is "
+                       f"trained beside, of question, organ and (encoders frozen) a coarse look of the image; of --loss ce {recipes('prior')}")
     group.add_argument("--schedule", choices=list(SCHEDULES), default=argparse.SUPPRESS, help="of the rate after four epochs of warm-up; steps: x 0.75 now "
                        f"and then (the paper's); cosine: down to almost 0 {recipes('schedule')}")
     group.add_argument("--output", type=Path, default=argparse.SUPPRESS, help="folder to write (default: saved_models/<model>_<split>_<time>)")
@@ -263,7 +265,9 @@ def build_model(args, data, frozen, resumed=None):
         word_dim=word_dim, distmodal=args.distmodal, shared=shared,
         use_spatial=args.use_spatial, blocks=args.blocks, num_stacks=args.num_stacks, glimpses=args.gamma, softmax=args.loss == "ce",
         word_dropout=args.word_dropout, gate=args.gate, prior=args.prior,
-        components=0 if not args.prior else kept.get("components", 0) if resumed else PRIOR_COMPONENTS)
+        components=0 if not args.prior else kept.get("components", 0) if resumed else PRIOR_COMPONENTS if frozen else 0)
+    if arguments["components"] and not frozen:
+        raise UserError("--no-freeze_encoders can't go on from a checkpoint whose prior sees components of frozen features: leave out --input, or keep the encoders frozen")
     model = VQAModel(**arguments)
     if vectors is not None:
         weights = idf_weights(training_questions(data, args.split), data.ntoken)[:, None] if args.idf else 1
@@ -356,6 +360,8 @@ def run_name(args):
 def main():
     args = parse_args()
     if args.seeds > 1:
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+            raise UserError("--seeds trains one run after another: call it without torchrun")
         return train_seeds(args)
     args.gpu = begin(args.gpu)
     device = choose_device(args.gpu)
@@ -371,7 +377,10 @@ def main():
     args.precision = choose_precision(args.precision, device)
     frozen = args.freeze_encoders if args.freeze_encoders is not None else device.type == "cpu"
     set_seed(args.seed)
-    resumed = read_checkpoint(output / "last.pth") if args.resume else args.input and read_checkpoint(args.input)
+    start = output / "last.pth" if args.resume else args.input
+    resumed = start and read_checkpoint(start)
+    if resumed:
+        check_sizes(resumed, start)
     if args.resume and args.recipe is None:
         settle(args, began_with(resumed))
     planned = resumed.get("epochs") if args.resume else None
@@ -392,8 +401,8 @@ def main():
     if resumed:
         if args.resume:
             check_resumable(resumed, identity, output)
-        check_same(resumed, data, arguments, args.output if args.resume else args.input)
-        model.load_state_dict(resumed["model"])
+        check_same(resumed, data, arguments, start)
+        load_part(model, resumed["model"], str(start))
     model.to(device)
     maps_path = organs = None
     if frozen:
@@ -408,7 +417,7 @@ def main():
             maps_path = encode_images(model.image, data, device)
         organs = organ_logits(model.image.image_type, data, device) if args.distmodal else None
     inputs = Inputs(data, device, maps_path, organs, args.distmodal, args.question_only)
-    if args.prior and not resumed:
+    if arguments["components"] and not resumed:
         model.prior.find_components(mean_cells(model.image, inputs, sorted({q.image for q in train})))
     if world()[1] > 1:
         synchronise_norms(model)

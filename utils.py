@@ -20,6 +20,9 @@ import numpy as np
 import torch
 
 
+MAX_JSON = 64 << 20  # bytes: what that can grow to in memory is bounded; no file of VQA-RAD has 4 MB
+
+
 class UserError(Exception):
     """Something that the user can mend. The message is one line: what, which file or argument, what to do."""
 
@@ -95,11 +98,7 @@ def run_main(main):
     except BrokenPipeError:  # the reader of our output left, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
-    except (OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError):
-            if "enforce fail at inline_container" not in str(error):  # how torch.save says that it could not write
-                raise
-            error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
         if not is_disk_error(error):
             raise
         where = f" ({error.filename})" if error.filename else ""
@@ -134,7 +133,7 @@ def is_disk_error(error):
 def atomic_path(path):
     """Give a temporary path beside `path`; when the block ends well it is flushed to disk and renamed to `path`.
 
-    When the block raises, `path` stays as it was and the temporary file is removed.
+    When the block raises, `path` stays as it was and the temporary file is removed. An OSError while writing names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,9 +147,13 @@ def atomic_path(path):
         with open(name, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(name)
+        if isinstance(error, RuntimeError) and "enforce fail at inline_container" in str(error):  # how torch.save says that it could not write
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
+        if isinstance(error, OSError) and error.filename in (None, name):
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from None
         raise
 
 
@@ -165,10 +168,7 @@ def atomic_h5(path):
         file.flush()
         content = file.id.get_file_image()
     with atomic_path(path) as temporary:
-        try:
-            temporary.write_bytes(content)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from None
+        temporary.write_bytes(content)
 
 
 def write_json(path, value, indent=1):
@@ -183,6 +183,8 @@ def read_json(path):
     try:
         if path.exists() and not path.is_file():  # a pipe or a device never ends
             raise UserError(f"{path} is not a file")
+        if path.stat().st_size > MAX_JSON:
+            raise UserError(f"{path} has {path.stat().st_size >> 20} MiB: more than {MAX_JSON >> 20} are not read as JSON")
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
@@ -288,7 +290,7 @@ def set_seed(seed):
 
 
 def choose_device(gpu):
-    """`gpu` is a CUDA device number, -1 for the CPU, or None for the first GPU when there is one.
+    """`gpu` is a CUDA device number, -1 for the CPU, or None for the first GPU when there is one. That GPU becomes the current one.
 
     Raises UserError when that GPU does not exist.
     """
@@ -298,6 +300,7 @@ def choose_device(gpu):
         return torch.device("cpu")
     if gpu >= torch.cuda.device_count():
         raise UserError(f"--gpu {gpu}: this machine has {torch.cuda.device_count()} CUDA GPUs; use --gpu -1 for the CPU")
+    torch.cuda.set_device(gpu)  # random states are saved of the current one
     return torch.device("cuda", gpu)
 
 

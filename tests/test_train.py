@@ -289,6 +289,39 @@ def test_bad_checkpoints(run, tiny, tmp_path, fails):
     assert not (tmp_path / "x").exists()
 
 
+def test_a_damaged_checkpoint_is_not_gone_on_with(run, tiny, tmp_path, fails):
+    """What lacks in the weights or the model's arguments, or is of another size: one line, whether --input or --resume names it."""
+    state = torch.load(run / "last.pth", weights_only=True)
+    kept, weights = state["model_arguments"], state["model"]
+    first = next(iter(weights))
+    damaged = [{"model_arguments": {key: value for key, value in kept.items() if key != "encoder"}}, {"model_arguments": kept | {"prior": True, "components": "x"}},
+               {"model_arguments": kept | {"prior": True, "components": 10**9}}, {"model_arguments": kept | {"hidden": 65}},
+               {"model": {key: value for key, value in weights.items() if key != first}}, {"model": weights | {first: torch.zeros(2, 3)}},
+               {"model": weights | {"more": torch.zeros(1)}}, {"answers": state["answers"][1:]}]
+    for number, change in enumerate(damaged):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        torch.save(state | change, folder / "last.pth")
+        for named in (["--input", folder / "last.pth", "--output", tmp_path / "new"], ["--output", folder, "--resume"]):
+            assert f"{folder / 'last.pth'} is damaged" in fails("train.py", "--RAD_dir", tiny, *named, *SMALL)
+    assert not (tmp_path / "new").exists()
+
+
+def test_encoders_that_are_trained_have_a_prior_without_components(tiny, tmp_path, fails):
+    """Components of frozen features say nothing of features that change; a checkpoint that has some is not gone on with."""
+    ours = ["--RAD_dir", tiny, "--recipe", "best", "--epochs", 1, *SMALL[:-2]]
+    for name, more in (("frozen", []), ("trained", ["--no-freeze_encoders"])):
+        assert call("train.py", *ours, *more, "--output", tmp_path / name).returncode == 0
+    kept = [torch.load(tmp_path / name / "last.pth", weights_only=True)["model_arguments"] for name in ("frozen", "trained")]
+    assert [one["components"] for one in kept] == [16, 0] and kept[0]["prior"] and kept[1]["prior"]
+    assert "components of frozen features" in fails("train.py", *ours, "--no-freeze_encoders", "--input", tmp_path / "frozen", "--output", tmp_path / "x")
+
+
+def test_what_torchrun_sets_in_part_only(monkeypatch, fails):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "torchrun" in fails("train.py", "--seeds", "3") and "RANK is not set" in fails("train.py", "--gpu", "-1")
+
+
 class Hostile:
     def __init__(self, path):
         self.path = path
@@ -307,12 +340,14 @@ def test_a_full_disk_while_saving_keeps_the_file_before(tmp_path, monkeypatch):
     from utils import save_checkpoint
     save_checkpoint(tmp_path / "last.pth", {"a": 1})
 
-    def full(state, path):
-        Path(path).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError):
-        save_checkpoint(tmp_path / "last.pth", {"a": 2})
+    for error in (OSError(28, "No space left on device"), RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")):
+        def full(state, path, error=error):
+            Path(path).write_bytes(b"half")
+            raise error
+        monkeypatch.setattr(torch, "save", full)
+        with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/last.pth'"):
+            save_checkpoint(tmp_path / "last.pth", {"a": 2})
+    monkeypatch.undo()
     assert torch.load(tmp_path / "last.pth", weights_only=True) == {"a": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.pth"]
 
