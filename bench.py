@@ -272,7 +272,7 @@ def run_epoch(args, data, inputs, model, optimizer, dtype, folder, steps=None):
         spent["data"] += spent["ready"] - start
         with torch.autocast(args.device, torch.bfloat16, enabled=dtype == "bfloat16"):
             result = model(questions=tokens, **seen)
-        right = (result.logits.argmax(1) == labels).sum().item()
+        right = (result.logits.argmax(1) == labels).sum()
         return vqa_loss(result, labels, organs), right, len(batch)
 
     def updated(*_):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from base_model import CHANNELS, VQAModel, imagenet_state
-from dataset_RAD import ORGANS, ImageStore, first_writable, is_whole, keep_digest, to_float, tokenize, training_questions
+from dataset_RAD import ORGANS, SIZE, ImageStore, first_writable, is_whole, keep_digest, to_float, tokenize, training_questions
 from parallel import everyones, is_first, world
 from scores import near_identical
 from utils import Stopped, UserError, atomic_h5, atomic_path, digest_bytes, digest_state, load_checkpoint, save_checkpoint, say, stop_signals
@@ -53,12 +53,17 @@ def batches(questions, size, seed, epoch):
     return [batch for batch in lists if len(batch) > 1]
 
 
+def send(tensor, device):
+    """A tensor of the CPU on the device; to a GPU from pinned memory, so that nobody waits for the copy."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
 class Inputs:
     """What the model sees of some images: `inputs(rows)` -> {"images": (B, 3, 224, 224), "maps": ..., "organ_logits": ...}.
 
     With frozen encoders, `maps` (B, E, width, 7, 7) come from the HDF5 file `maps_path` (`encode_images`) and stand in for the
     encoders; `organ_logits` (N, 3) of all images stand in for a frozen image-type classifier. Images are read when either lacks.
-    With `blank` everything is zero: the question-only baseline.
+    On a GPU with room enough all maps or images are put there at once, so that a step copies nothing. With `blank` everything is zero: the question-only baseline.
     """
 
     def __init__(self, data, device, maps_path=None, organ_logits=None, distmodal=True, blank=False):
@@ -66,16 +71,26 @@ class Inputs:
         self.store, self.device, self.organ_logits = ImageStore(data.images_path), device, organ_logits
         self.maps = h5py.File(maps_path, "r", locking=False)["maps"] if maps_path else None
         self.want_images = self.maps is None or (distmodal and organ_logits is None)
+        if device.type == "cuda":
+            room = torch.cuda.mem_get_info(device)[0] // 4
+            if self.maps is not None and self.maps.size * 4 < room:
+                self.maps = torch.from_numpy(self.maps[:]).to(device)
+            elif self.want_images and (count := len(data.image_names)) * SIZE * SIZE * 3 < room:
+                self.store = self.store[range(count)].to(device)
 
     def __call__(self, rows):
         out = {"images": None, "maps": None, "organ_logits": None}
+        at = send(torch.tensor(list(map(int, rows))), self.device)
         if self.want_images:
-            out["images"] = to_float(self.store[rows].to(self.device, non_blocking=True))
-        if self.maps is not None:
+            here = isinstance(self.store, torch.Tensor)
+            out["images"] = to_float(self.store[at] if here else send(self.store[rows], self.device))
+        if isinstance(self.maps, torch.Tensor):
+            out["maps"] = self.maps[at]
+        elif self.maps is not None:
             maps = np.stack([self.maps[int(row)] for row in rows])  # a list of rows as index takes h5py a hundred times as long
-            out["maps"] = torch.from_numpy(maps).to(self.device, non_blocking=True)
+            out["maps"] = send(torch.from_numpy(maps), self.device)
         if self.organ_logits is not None:
-            out["organ_logits"] = self.organ_logits[rows]
+            out["organ_logits"] = self.organ_logits[at]
         if self.blank:
             out = {name: None if value is None else torch.zeros_like(value) for name, value in out.items()}
         return out
@@ -188,7 +203,7 @@ def mean_cells(image_side, inputs, rows, batch_size=32):
 def collate(questions, device):
     """tokens (B, 12), labels (B,) with -1 for an answer that is no class, organs (B,), all int64 on the device."""
     columns = ([q.tokens for q in questions], [q.label for q in questions], [q.organ for q in questions])
-    return [torch.tensor(column, device=device) for column in columns]
+    return [send(torch.tensor(column), torch.device(device)) for column in columns]
 
 
 def vqa_loss(output, labels, organs, kind="bce", smoothing=0.0):
@@ -202,9 +217,7 @@ def vqa_loss(output, labels, organs, kind="bce", smoothing=0.0):
         of_each = [logits, *([output.prior_logits.float()] if hasattr(output, "prior_logits") else [])]  # the question prior learns beside, by the same loss
         loss = sum(F.cross_entropy(one, labels, reduction="sum", ignore_index=-1, label_smoothing=smoothing) for one in of_each)
     else:
-        targets = torch.zeros_like(logits)
-        known = (labels >= 0).nonzero().squeeze(1)
-        targets[known, labels[known]] = 1
+        targets = F.one_hot(labels.clamp_min(0), logits.shape[1]).to(logits) * (labels >= 0)[:, None]
         loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
     if output.organ_logits is not None:
         loss = loss + 0.5 * F.cross_entropy(output.organ_logits.float(), organs, reduction="sum")
@@ -221,15 +234,16 @@ def train_step(model, optimizer, loss, clip_norm):
 
 
 def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint, output, progress=None, writer=None, schedule=learning_rate,
-        every=1, warmup=0, names=lambda batch: "", save_seconds=300):
+        every=1, warmup=0, names=lambda batch: "", save_seconds=300, read_every=None):
     """Train up to epoch `args.epochs`; keep last.pth, best.pth and log.jsonl in the folder `output`.
 
     train_batches(epoch) gives a sequence of batches, which depends on the epoch alone, or what has a length and `skip(steps)`;
-    batch_loss(batch) -> (loss, number right, number scored); validate() -> (score or None, dictionary for the log), or None without a
+    batch_loss(batch) -> (loss, number right, a tensor beside it, number scored); validate() -> (score or None, dictionary for the log), or None without a
     validation part: then the last epoch is also the best. With no score there is no best.pth. names(batch) tells which questions or
     images a batch holds. `checkpoint` is what goes into every checkpoint beside model, optimizer, progress and random states.
     schedule(epoch, epochs, base rate) -> rate, multiplied by a parameter group's "scale" and, over the first `warmup` steps, by a factor
-    rising to 1. Validates and saves after every `every` epochs and after the last; within an epoch saves every `save_seconds`.
+    rising to 1. Validates and saves after every `every` epochs and after the last; within an epoch saves every `save_seconds`. Losses are read
+    from the device every `read_every` steps (1, on a GPU 25, which then never waits for this process) and before each save.
 
     A run goes on from `progress`, what `restore` gave, and ends with the bits of one that was never stopped. Ctrl-C and SIGTERM save
     and raise Stopped. Raises UserError when the loss or its gradient is not finite.
@@ -239,6 +253,19 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
     if is_first():
         write_log(output, history)
     saved = f"{output}/last.pth holds what was reached before" if (output / "last.pth").exists() else "nothing was saved yet"
+    read_every = read_every or (25 if next(model.parameters()).is_cuda else 1)
+    unread = []  # of each step since the last reading: (loss, gradient norm, number right) on the device, what is known here
+
+    def read():
+        """Add up the steps since the last reading. Raises UserError for a loss or gradient that is not finite; the steps after it are lost with it."""
+        nonlocal total, right, scored
+        for (value, norm, good), (part, of, batch, step) in zip(torch.stack([torch.stack(one) for one, _ in unread]).tolist() if unread else (),
+                                                                 [known for _, known in unread]):
+            if not math.isfinite(value) or not math.isfinite(norm):
+                raise UserError(f"epoch {epoch}, step {step}: the loss or its gradient is not finite ({value}){names(batch)}: lower --lr or "
+                                f"use --precision float32; {saved}")
+            total, right, scored = total + value * part, right + int(good), scored + of
+        unread.clear()
 
     def save(name, epoch, sums, optimizer_too=True):
         """A checkpoint, by process 0; all processes give their random states to it."""
@@ -264,20 +291,21 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
                     loss, good, of = batch_loss(batch)
                     part = 1.0 if world()[1] == 1 else of / sum(everyones(of))  # this process's share of the batch
                     norm = train_step(model, optimizer, loss * part * world()[1], args.clip_norm)  # gradients are averaged over the processes
-                    value = loss.item() * part
-                    if not math.isfinite(value) or not math.isfinite(norm.item()):
-                        raise UserError(f"epoch {epoch}, step {steps}: the loss or its gradient is not finite ({value}){names(batch)}: lower --lr or "
-                                        f"use --precision float32; {saved}")
-                    total, right, scored, steps = total + value, right + good, scored + of, steps + 1
-                    bar.set_postfix(loss=f"{total / steps:.3f}", rate=f"{rate:.4g}")
+                    unread.append(([number.detach().double() for number in (loss, norm, good)], (part, of, batch, steps)))
+                    steps += 1
+                    if len(unread) >= read_every:
+                        read()
+                        bar.set_postfix(loss=f"{total / steps:.3f}", rate=f"{rate:.4g}")
                     signals = everyones((stopped[0] if stopped else 0, time.perf_counter() - safe > save_seconds))  # all do the same
                     signal = max(number for number, _ in signals)
                     if signal or signals[0][1]:
+                        read()
                         sums = [sum(column) for column in zip(*everyones([total, right, scored]))]
                         save("last.pth", epoch - 1, [*sums, steps])
                         safe, saved = time.perf_counter(), f"{output}/last.pth holds epoch {epoch} up to step {steps}"
                     if signal:
                         raise Stopped(signal, f"{saved}; --resume goes on from there")
+            read()
             total, right, scored = (sum(column) for column in zip(*everyones([total, right, scored])))
             row = {"epoch": epoch, "rate": rate, "loss": total / max(steps, 1), "train_score": right / max(scored, 1)}
             total, right, scored, steps = 0.0, 0, 0, 0

@@ -341,7 +341,7 @@ def pretrain_organ(organ_set, data, args, device, start_of):
         images, targets, tokens, compatible = loader.to_device(batch)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
             output = trained(images, tokens if args.compatibility else None)
-        right = (output.task_logits.argmax(1) == targets).sum().item()
+        right = (output.task_logits.argmax(1) == targets).sum()
         return pretraining_loss(output, targets, compatible), right, targets.numel()
 
     def validate():

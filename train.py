@@ -100,6 +100,7 @@ def parse_args(arguments=None):
     group.add_argument("--gpu", type=int, default=argparse.SUPPRESS, help="CUDA device, -1 for the CPU (default: the first GPU if any)")
     group.add_argument("--precision", choices=["auto", "float32", "bf16"], default="auto",
                        help="bf16: autocast; auto: bf16 where the processor or GPU multiplies it natively")
+    group.add_argument("--compile", action="store_true", help="torch.compile the training step: minutes to begin with; on CPUs it needs a C++ compiler")
     group.add_argument("--save_every", type=int, default=0, help="also keep epoch_N.pth every so many epochs")
     args = parser.parse_args(arguments)
     args.named = [name for name in (*MTPT_FILES, *RECIPES["paper"]) if hasattr(args, name)]
@@ -404,6 +405,8 @@ def main():
         check_same(resumed, data, arguments, start)
         load_part(model, resumed["model"], str(start))
     model.to(device)
+    if device.type == "cuda":
+        model.image.to(memory_format=torch.channels_last)
     maps_path = organs = None
     if frozen:
         if args.distmodal and not resumed:
@@ -430,13 +433,13 @@ def main():
         f"{data.ntoken} words, {data.num_answers} answers")
     say(f"encoders: {description}, {'frozen' if frozen else 'trained'}; {device}, {args.precision}; {sum(p.numel() for p in model.parameters()):,} parameters")
 
-    trained = parallel(model)
+    trained = torch.compile(parallel(model)) if args.compile else parallel(model)
 
     def batch_loss(batch):
         tokens, labels, organs = collate(batch, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=args.precision == "bf16"):
             result = trained(questions=tokens, **inputs([q.image for q in batch]))
-        right = (result.logits.argmax(1) == labels).sum().item()
+        right = (result.logits.argmax(1) == labels).sum()
         return vqa_loss(result, labels, organs, args.loss, args.label_smoothing), right, len(batch)
 
     def validate():
@@ -463,9 +466,12 @@ def main():
                   "start": description, "frozen": frozen, "question_only": args.question_only,
                   "image_only": args.image_only, "val_fraction": args.val_fraction, "seed": args.seed}
     with SummaryWriter(output / "tensorboard") if is_first() else contextlib.nullcontext() as writer:
-        fit(model, optimizer, args, lambda epoch: share(batches(train, args.batch_size, args.seed, epoch)), batch_loss,
-            validate if val else None, checkpoint, output, progress, writer, SCHEDULES[args.schedule],
-            names=lambda batch: f"; questions {', '.join(str(q.qid) for q in batch)}")
+        try:
+            fit(model, optimizer, args, lambda epoch: share(batches(train, args.batch_size, args.seed, epoch)), batch_loss,
+                validate if val else None, checkpoint, output, progress, writer, SCHEDULES[args.schedule],
+                names=lambda batch: f"; questions {', '.join(str(q.qid) for q in batch)}")
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise UserError(f"--compile fails on this machine ({str(error).splitlines()[0][:160]}): leave it out") from None
     if held:
         held.close()
     end()

@@ -305,7 +305,13 @@ def choose_device(gpu):
 
 
 def choose_precision(precision, device):
-    """"float32" or "bf16" as asked; "auto" is bf16 where the processor or the GPU multiplies bf16 natively, else float32."""
+    """"float32" or "bf16" as asked; "auto" is bf16 where the processor or the GPU multiplies bf16 natively, else float32.
+
+    On a GPU what bf16's autocast leaves in float32 is multiplied as TF32; with "float32" nothing is.
+    """
+    if device.type == "cuda":
+        tf32 = precision != "float32"
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     if precision != "auto":
         return precision
     if device.type == "cuda":

@@ -56,7 +56,7 @@ def build():
     return model, torch.optim.Adamax(model.parameters(), lr=0.01)
 
 
-def train_once(folder, pause=0.0, save_seconds=0.0, after=None):
+def train_once(folder, pause=0.0, save_seconds=0.0, after=None, read_every=None):
     """Train to the end, or on from what the folder holds. Its model."""
     model, optimizer = build()
     progress = None
@@ -68,7 +68,7 @@ def train_once(folder, pause=0.0, save_seconds=0.0, after=None):
         time.sleep(pause)
         if after:
             after(batch)
-        return model(batch[0]).square().mean() * batch[1], 1, 2
+        return model(batch[0]).square().mean() * batch[1], torch.tensor(1), 2
 
     def train_batches(epoch):
         generator = torch.Generator().manual_seed(epoch)
@@ -81,7 +81,7 @@ def train_once(folder, pause=0.0, save_seconds=0.0, after=None):
         return score, {"val_score": score}
     try:
         engine.fit(model, optimizer, SimpleNamespace(epochs=EPOCHS, lr=0.01, clip_norm=0.25, save_every=0), train_batches, batch_loss, validate, {},
-                   folder, progress, save_seconds=save_seconds, names=lambda batch: "; questions 7, 8")
+                   folder, progress, save_seconds=save_seconds, names=lambda batch: "; questions 7, 8", read_every=read_every)
     finally:
         held.close()
     return model
@@ -164,6 +164,26 @@ def test_not_finite_names_the_batch_and_keeps_what_was_saved(tmp_path):
     with pytest.raises(UserError, match=r"epoch 1, step 2: .* not finite \(nan\); questions 7, 8: .*last.pth holds epoch 0"):
         train_once(tmp_path, save_seconds=1e9, after=after)
     kept = torch.load(tmp_path / "last.pth", weights_only=True)
+    assert kept["epoch"] == 0 and all(torch.isfinite(value).all() for value in kept["model"].values() if value.is_floating_point())
+
+
+def test_losses_read_now_and_then_are_the_same(tmp_path):
+    """As on a GPU: the log is that of a run which reads each step's loss, a step that is not finite is named, and nothing of what came after it is kept."""
+    logs = []
+    for read_every in (1, 3):
+        train_once(tmp_path / str(read_every), save_seconds=1e9, read_every=read_every)
+        logs.append([json.loads(line) | {"seconds": 0} for line in (tmp_path / str(read_every) / "log.jsonl").open()])
+    assert logs[0] == logs[1] and len(logs[0]) == EPOCHS
+    count = []
+
+    def after(batch):
+        count.append(1)
+        if len(count) == STEPS + 2:
+            batch[0].fill_(float("nan"))
+    with pytest.raises(UserError, match=r"epoch 1, step 1: .*last.pth holds epoch 0"):
+        train_once(tmp_path / "nan", save_seconds=1e9, after=after, read_every=4)
+    assert len(count) == STEPS + 4
+    kept = torch.load(tmp_path / "nan" / "last.pth", weights_only=True)
     assert kept["epoch"] == 0 and all(torch.isfinite(value).all() for value in kept["model"].values() if value.is_floating_point())
 
 

@@ -135,7 +135,7 @@ def test_rate_and_saving_reach_the_optimizer(tmp_path):
 
     def batch_loss(batch):
         rates.append([group["lr"] for group in optimizer.param_groups])
-        return model(batch).sum() * 1e-6, 0, 1
+        return model(batch).sum() * 1e-6, torch.tensor(0), 1
 
     def validate():
         validated.append(len(rates))
