@@ -29,6 +29,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
+import numpy as np
 import torch
 
 import phantom_RAD
@@ -346,7 +347,7 @@ def model_rows(args, folder):
     (frozen, frozen_optimizer), (trained, trained_optimizer) = make_model(args, True), make_model(args, False)
     inputs = frozen_inputs(args, data, frozen)
     with h5py.File(folder / "three.h5", "w") as file:  # as after pre-training, when every organ has its own encoder
-        file.create_dataset("maps", data=inputs.maps[:].repeat(3, axis=1), chunks=(1, 3, *inputs.maps.shape[2:]))
+        file.create_dataset("maps", data=np.repeat(torch.as_tensor(inputs.maps[:]).cpu().numpy(), 3, axis=1), chunks=(1, 3, *inputs.maps.shape[2:]))
     of_three = Inputs(data, device, folder / "three.h5", inputs.organ_logits)
 
     def load(some, drawn):
