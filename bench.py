@@ -34,9 +34,9 @@ import torch
 
 import phantom_RAD
 from attention import CMSA, spatial_features
-from base_model import CHANNELS, VQAModel
+from base_model import CHANNELS, PRIOR_COMPONENTS, VQAModel
 from dataset_RAD import prepare, split_validation, training_questions, writable
-from engine import Inputs, batches, collate, encode_images, fit, organ_logits, predict, train_step, vqa_loss
+from engine import RECIPES, Inputs, batches, collate, encode_images, fit, organ_logits, predict, train_step, vqa_loss
 from utils import UserError, run_main, write_json
 
 HERE = Path(__file__).resolve().parent
@@ -222,10 +222,15 @@ def cmsa_case(args, dtype, dense=False, backward=True, compiled=False):
     return run
 
 
-def make_model(args, frozen, words=WORDS, answers=ANSWERS):
-    """The whole model and its optimizer as train.py makes them with the paper's recipe: frozen, the organs share one encoder (ImageNet's); else three are trained."""
+def make_model(args, frozen, words=WORDS, answers=ANSWERS, best=False):
+    """The whole model and its optimizer as train.py makes them: frozen, the organs share one encoder (ImageNet's); else three are trained.
+
+    With the paper's recipe and --blocks, or `best`: with `--recipe best`.
+    """
     torch.manual_seed(0)
-    model = VQAModel("CMSA", words, answers, encoder=args.encoder, shared=frozen, blocks=args.blocks).to(args.device)
+    of_recipe = {"blocks": args.blocks} if not best else {"softmax": True, "components": PRIOR_COMPONENTS} | {
+        key: RECIPES["best"][key] for key in ("blocks", "gate", "prior", "word_dropout")}
+    model = VQAModel("CMSA", words, answers, encoder=args.encoder, shared=frozen, **of_recipe).to(args.device)
     if frozen:
         model.image.freeze()
     return model, torch.optim.Adamax([p for p in model.parameters() if p.requires_grad], lr=0.005)
@@ -251,7 +256,7 @@ def step_case(args, model, optimizer, dtype, dense=False):
         with torch.autocast(args.device, torch.bfloat16, enabled=dtype == "bfloat16"):
             output = model(questions=questions, **seen)
         vars(model.cmsa).pop("forward", None)  # others use this model too
-        train_step(model, optimizer, vqa_loss(output, labels, organs), 0.25)
+        train_step(model, optimizer, vqa_loss(output, labels, organs, "ce" if model.softmax else "bce"), 0.25)
     return run
 
 
@@ -359,12 +364,17 @@ def model_rows(args, folder):
         cases[f"frozen step, {dtype}"] = step_case(args, frozen, frozen_optimizer, dtype)
         cases[f"frozen step with dense CMSA, {dtype}"] = step_case(args, frozen, frozen_optimizer, dtype, dense=True)
         cases[f"fine-tuning step, {dtype}"] = step_case(args, trained, trained_optimizer, dtype)
+    larger = SimpleNamespace(**vars(args) | {"batch_size": 2 * args.batch_size})  # as the recipe has it
+    cases[best := f"a question of a frozen step, --recipe best, {last}"] = step_case(larger, *make_model(args, True, best=True), last)
     interleave(cases, min(args.repeats, 3), args.device, warm=not args.quick)
     rows = []
     for dtype in args.dtype:
         rows += pair(f"frozen step, {dtype}", f"frozen step with dense CMSA, {dtype}")
         rows += pair(f"frozen step, {dtype}", f"fine-tuning step, {dtype}", f"fine-tuning: three {args.encoder}")
     rows += pair("frozen step, bfloat16", "frozen step, float32") + pair("fine-tuning step, bfloat16", "fine-tuning step, float32")
+    each = [statistics.median(SECONDS[case]) / size for case, size in ((best, larger.batch_size), (f"frozen step, {last}", args.batch_size))]
+    SECONDS[best] = [seconds / larger.batch_size for seconds in SECONDS[best]]
+    rows.append(row(best, each[0], "--recipe paper", each[1], rounds=len(SECONDS[best]), remark=f"in steps of {larger.batch_size} and {args.batch_size} questions"))
     for case in list(cases)[:2]:
         rows += pair(case, f"frozen step, {last}", "target: 6, where 85% of both is in the model")
 
