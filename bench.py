@@ -233,6 +233,8 @@ def make_model(args, frozen, words=WORDS, answers=ANSWERS, best=False):
     model = VQAModel("CMSA", words, answers, encoder=args.encoder, shared=frozen, **of_recipe).to(args.device)
     if frozen:
         model.image.freeze()
+    if args.device == "cuda":
+        model.image.to(memory_format=torch.channels_last)
     return model, torch.optim.Adamax([p for p in model.parameters() if p.requires_grad], lr=0.005)
 
 

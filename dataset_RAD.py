@@ -6,6 +6,7 @@
 """
 import argparse
 import contextlib
+import functools
 import hashlib
 import io
 import os
@@ -406,9 +407,16 @@ def _decode(place, names, folder):
                         f"and {folder} itself are possible): put good copies there")
 
 
+@functools.cache
+def _mean_and_std(device):
+    """ImageNet's, times 255, float32 (1, 3, 1, 1) each. They are kept: a copy to a GPU waits for it."""
+    with torch.inference_mode(False):  # training may use what was made while evaluating
+        return [torch.tensor(values, device=device).mul_(255).view(1, 3, 1, 1) for values in (MEAN, STD)]
+
+
 def to_float(images_uint8):
     """uint8 (B, 224, 224, 3) -> float32 (B, 3, 224, 224), normalised with ImageNet's mean and standard deviation, on the same device."""
-    mean, std = (torch.tensor(values, device=images_uint8.device).mul_(255).view(1, 3, 1, 1) for values in (MEAN, STD))
+    mean, std = _mean_and_std(images_uint8.device)
     return images_uint8.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).sub_(mean).div_(std)
 
 

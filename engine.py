@@ -54,7 +54,7 @@ def batches(questions, size, seed, epoch):
 
 
 def send(tensor, device):
-    """A tensor of the CPU on the device; to a GPU from pinned memory, so that nobody waits for the copy."""
+    """A tensor of the CPU, of any shape and type, on the device; to a GPU from pinned memory, so that nobody waits for the copy."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
@@ -123,7 +123,8 @@ def encode_images(image_side, data, device, batch_size=16):
     path = first_writable(data.places) / path.name
     was_training = image_side.training
     image_side.eval()
-    with atomic_h5(path) as file, torch.inference_mode():
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # a run in float32 may find the file later
+    with atomic_h5(path) as file, torch.inference_mode(), exact:
         maps = None
         for rows, images in image_batches(data, device, batch_size, "encoding images once"):
             encoded = image_side.maps(images).float().cpu().numpy()  # (B, E, width, 7, 7)
@@ -238,12 +239,12 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
     """Train up to epoch `args.epochs`; keep last.pth, best.pth and log.jsonl in the folder `output`.
 
     train_batches(epoch) gives a sequence of batches, which depends on the epoch alone, or what has a length and `skip(steps)`;
-    batch_loss(batch) -> (loss, number right, a tensor beside it, number scored); validate() -> (score or None, dictionary for the log), or None without a
+    batch_loss(batch) -> (loss, number right, both tensors () on one device, number scored); validate() -> (score or None, dictionary for the log), or None without a
     validation part: then the last epoch is also the best. With no score there is no best.pth. names(batch) tells which questions or
     images a batch holds. `checkpoint` is what goes into every checkpoint beside model, optimizer, progress and random states.
     schedule(epoch, epochs, base rate) -> rate, multiplied by a parameter group's "scale" and, over the first `warmup` steps, by a factor
     rising to 1. Validates and saves after every `every` epochs and after the last; within an epoch saves every `save_seconds`. Losses are read
-    from the device every `read_every` steps (1, on a GPU 25, which then never waits for this process) and before each save.
+    from the device every `read_every` steps (1, on a GPU 25, which then waits for nothing here but, of several processes, for the others) and before each save.
 
     A run goes on from `progress`, what `restore` gave, and ends with the bits of one that was never stopped. Ctrl-C and SIGTERM save
     and raise Stopped. Raises UserError when the loss or its gradient is not finite.
@@ -254,13 +255,13 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
         write_log(output, history)
     saved = f"{output}/last.pth holds what was reached before" if (output / "last.pth").exists() else "nothing was saved yet"
     read_every = read_every or (25 if next(model.parameters()).is_cuda else 1)
-    unread = []  # of each step since the last reading: (loss, gradient norm, number right) on the device, what is known here
+    unread = []  # of each step since the last reading: (loss, gradient norm, number right) (3,) on the device, then what is known here
 
     def read():
         """Add up the steps since the last reading. Raises UserError for a loss or gradient that is not finite; the steps after it are lost with it."""
         nonlocal total, right, scored
-        for (value, norm, good), (part, of, batch, step) in zip(torch.stack([torch.stack(one) for one, _ in unread]).tolist() if unread else (),
-                                                                 [known for _, known in unread]):
+        values = torch.stack([numbers for numbers, *_ in unread]).tolist() if unread else ()
+        for (value, norm, good), (_, part, of, batch, step) in zip(values, unread):
             if not math.isfinite(value) or not math.isfinite(norm):
                 raise UserError(f"epoch {epoch}, step {step}: the loss or its gradient is not finite ({value}){names(batch)}: lower --lr or "
                                 f"use --precision float32; {saved}")
@@ -291,7 +292,7 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
                     loss, good, of = batch_loss(batch)
                     part = 1.0 if world()[1] == 1 else of / sum(everyones(of))  # this process's share of the batch
                     norm = train_step(model, optimizer, loss * part * world()[1], args.clip_norm)  # gradients are averaged over the processes
-                    unread.append(([number.detach().double() for number in (loss, norm, good)], (part, of, batch, steps)))
+                    unread.append((torch.stack([number.detach().double() for number in (loss, norm, good)]), part, of, batch, steps))
                     steps += 1
                     if len(unread) >= read_every:
                         read()
@@ -498,6 +499,10 @@ def check_sizes(kept, path):
         arguments = kept["model_arguments"]
         if lacking := {"fusion", "ntoken", "num_answers", "word_dim", "encoder", "shared"} - set(arguments):
             raise ValueError(f"without {min(lacking)}")
+        if arguments["encoder"] not in CHANNELS:
+            raise ValueError("its encoder is unknown")
+        if max(arguments.get(name) or 0 for name in ("num_stacks", "glimpses")) > len(kept["model"]):  # as many modules would be made, whatever their sizes
+            raise ValueError("more stacks or glimpses than weights")
         fits = sizes_of(VQAModel, arguments) == {key: value.shape for key, value in kept["model"].items()}
         sizes = (len(kept["dictionary"]), len(kept["answers"])) == (arguments["ntoken"], arguments["num_answers"])
     except Exception as error:

@@ -13,16 +13,24 @@ from torch import nn
 from utils import UserError
 
 
+def environment_number(name):
+    """A number that torchrun sets in the environment, 1 where it is not set. Raises UserError for what is none."""
+    text = os.environ.get(name, "1")
+    if not text.isdecimal():
+        raise UserError(f"{name} is {text[:40]!r} in the environment: a number is wanted, as torchrun sets it")
+    return int(text)
+
+
 def begin(gpu):
     """Join the processes that torchrun started, if any. Returns --gpu for this process: its own GPU, or -1 for the CPU (gloo).
 
     Raises UserError when there are fewer GPUs than processes, or what torchrun sets is there in part only.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
+    if environment_number("WORLD_SIZE") == 1 or dist.is_initialized():
         return gpu
     if lacking := [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise UserError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and {lacking[0]} is not set: start several processes with torchrun, or unset WORLD_SIZE")
-    local, here = int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    local, here = environment_number("LOCAL_RANK"), environment_number("LOCAL_WORLD_SIZE")
     on_gpu = gpu != -1 and torch.cuda.is_available()
     if on_gpu and torch.cuda.device_count() < here:
         raise UserError(f"{here} processes and {torch.cuda.device_count()} GPUs on this machine: lower --nproc_per_node, or --gpu -1 for CPUs")

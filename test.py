@@ -14,7 +14,7 @@ from engine import (VERSION, Inputs, check_checkpoint, check_vocabulary, describ
                     without_questions)
 from report import make_report
 from scores import PROTOCOLS, breakdown, format_table, intervals, protocol, table
-from utils import UserError, choose_device, load_checkpoint, run_main, say, write_json
+from utils import UserError, choose_device, choose_precision, load_checkpoint, run_main, say, write_json
 
 HERE = Path(__file__).resolve().parent
 
@@ -69,6 +69,7 @@ def check_official_sizes(model, data, path):
 def main():
     args = parse_args()
     device = choose_device(args.gpu)
+    choose_precision(args.precision, device)
     path, run = find_checkpoint(args.input, args.epoch, HERE / "saved_models")
     model, kept = load_model(path, args)
     official = kept.get("official", False)

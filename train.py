@@ -6,7 +6,6 @@
 import argparse
 import contextlib
 import datetime
-import os
 import shlex
 import subprocess
 import sys
@@ -20,7 +19,7 @@ from dataset_RAD import EMBEDDING_DIMS, QUESTION_LEN, find_data, find_embedding,
 from engine import (MTPT_FILES, RECIPES, SCHEDULES, Inputs, batches, check_checkpoint, check_sizes, check_vocabulary, collate, encode_images, fit, image_organs,
                     image_reader, image_type_accuracy, imagenet_start, load_part, mean_cells, organ_logits, predict, read_checkpoint, restore, train_image_type,
                     vqa_loss, without_questions)
-from parallel import begin, end, everyones, first_alone, is_first, own_random_numbers, parallel, share, synchronise_norms, world
+from parallel import begin, end, environment_number, everyones, first_alone, is_first, own_random_numbers, parallel, share, synchronise_norms, world
 from scores import PROTOCOLS, mean_and_spread
 from utils import UserError, check_arguments, choose_device, choose_precision, load_checkpoint, lock, read_json, run_facts, run_main, say, set_seed, write_json
 
@@ -100,7 +99,8 @@ def parse_args(arguments=None):
     group.add_argument("--gpu", type=int, default=argparse.SUPPRESS, help="CUDA device, -1 for the CPU (default: the first GPU if any)")
     group.add_argument("--precision", choices=["auto", "float32", "bf16"], default="auto",
                        help="bf16: autocast; auto: bf16 where the processor or GPU multiplies it natively")
-    group.add_argument("--compile", action="store_true", help="torch.compile the training step: minutes to begin with; on CPUs it needs a C++ compiler")
+    group.add_argument("--compile", action="store_true", help="torch.compile the training step: minutes to begin with; on CPUs it needs a C++ "
+                       "compiler; what is resumed need not end with the same bits")
     group.add_argument("--save_every", type=int, default=0, help="also keep epoch_N.pth every so many epochs")
     args = parser.parse_args(arguments)
     args.named = [name for name in (*MTPT_FILES, *RECIPES["paper"]) if hasattr(args, name)]
@@ -268,7 +268,8 @@ def build_model(args, data, frozen, resumed=None):
         word_dropout=args.word_dropout, gate=args.gate, prior=args.prior,
         components=0 if not args.prior else kept.get("components", 0) if resumed else PRIOR_COMPONENTS if frozen else 0)
     if arguments["components"] and not frozen:
-        raise UserError("--no-freeze_encoders can't go on from a checkpoint whose prior sees components of frozen features: leave out --input, or keep the encoders frozen")
+        raise UserError("--no-freeze_encoders can't go on from a checkpoint whose prior sees components of frozen features: train anew, without --input "
+                        "or --resume")
     model = VQAModel(**arguments)
     if vectors is not None:
         weights = idf_weights(training_questions(data, args.split), data.ntoken)[:, None] if args.idf else 1
@@ -361,7 +362,7 @@ def run_name(args):
 def main():
     args = parse_args()
     if args.seeds > 1:
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        if environment_number("WORLD_SIZE") > 1:
             raise UserError("--seeds trains one run after another: call it without torchrun")
         return train_seeds(args)
     args.gpu = begin(args.gpu)
@@ -379,6 +380,7 @@ def main():
     frozen = args.freeze_encoders if args.freeze_encoders is not None else device.type == "cpu"
     set_seed(args.seed)
     start = output / "last.pth" if args.resume else args.input
+    start = start / "best.pth" if start and start.is_dir() else start
     resumed = start and read_checkpoint(start)
     if resumed:
         check_sizes(resumed, start)

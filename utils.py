@@ -133,7 +133,7 @@ def is_disk_error(error):
 def atomic_path(path):
     """Give a temporary path beside `path`; when the block ends well it is flushed to disk and renamed to `path`.
 
-    When the block raises, `path` stays as it was and the temporary file is removed. An OSError while writing names `path`.
+    When the block raises, `path` stays as it was and the temporary file is removed. A full disk names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ def atomic_path(path):
             os.unlink(name)
         if isinstance(error, RuntimeError) and "enforce fail at inline_container" in str(error):  # how torch.save says that it could not write
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
-        if isinstance(error, OSError) and error.filename in (None, name):
+        if isinstance(error, OSError) and error.filename in (None, name) and is_disk_error(error):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from None
         raise
 

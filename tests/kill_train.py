@@ -1,4 +1,4 @@
-"""Whole runs of train.py, killed (SIGKILL) at random moments, each second time while a file is written, and resumed, against one that was never stopped: do they end with the same bits?
+"""Whole runs of train.py, killed (SIGKILL) at random moments, each second time while a checkpoint is written, and resumed, against one that was never stopped: do they end with the same bits?
 
     python tests/kill_train.py [--kills 20] [--seed 0]
 
@@ -29,10 +29,10 @@ def command(data, output, *more):
 
 
 def kill_at(process, after, writing=None):
-    """Kill a process after some seconds, then not before it writes a file in the folder `writing` if one is given. False when it ended before."""
+    """Kill a process after some seconds, then not before it writes a checkpoint in the folder `writing` if one is given. False when it ended before."""
     end = time.monotonic() + after
     while process.poll() is None:
-        if time.monotonic() > end and (writing is None or any(writing.glob(".*.tmp"))):
+        if time.monotonic() > end and (writing is None or any(writing.glob(".*.pth.*.tmp"))):
             process.send_signal(signal.SIGKILL)
             return process.wait() == -signal.SIGKILL
         time.sleep(0.0005)
@@ -93,7 +93,7 @@ def main():
                     killed = kill_at(process, moments.uniform(0.1, 1) * seconds, output if kills % 2 else None)
                 if killed:
                     kills, before = kills + 1, before + (not (output / "last.pth").exists())
-                    torn += any(output.glob(".*.tmp"))
+                    torn += any(output.glob(".*.pth.*.tmp"))
                     continue
                 if process.returncode:
                     raise SystemExit(f"exit code {process.returncode} after {kills} kills:\n{(folder / 'out').read_text()}")

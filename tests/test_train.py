@@ -96,6 +96,32 @@ def test_maps_come_in_the_order_asked_for(tiny, tmp_path):
     inputs = engine.Inputs(find_data(tiny, say=lambda _: None), torch.device("cpu"), tmp_path / "maps.h5", torch.rand(5, 3))
     for rows in ([3, 0, 3, 4], torch.tensor([1, 1]).numpy(), range(4, 0, -1)):
         assert torch.equal(inputs(rows)["maps"], whole[list(map(int, rows))])
+    inputs.want_images, from_disk = True, []
+    for rows in ([3, 0, 3, 4], range(4, 0, -1)):
+        from_disk.append(inputs(rows))
+    inputs.maps, inputs.store = torch.from_numpy(inputs.maps[:]), inputs.store[range(5)]  # as where a GPU has room for all
+    for rows, expected in zip(([3, 0, 3, 4], range(4, 0, -1)), from_disk):
+        assert all(torch.equal(value, expected[name]) for name, value in inputs(rows).items())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+def test_a_gpu_sees_what_the_cpu_sees(tiny):
+    data, rows = find_data(tiny, say=lambda _: None), [3, 0, 3, 4]
+    seen = [engine.Inputs(data, torch.device(device))(rows)["images"].cpu() for device in ("cpu", "cuda")]
+    assert torch.allclose(*seen, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+def test_training_on_a_gpu(tiny, tmp_path):
+    """Frozen and trained encoders: two epochs, the loss falls, and the run is resumed and evaluated there."""
+    ours = [argument for argument in SMALL if argument not in ("--gpu", "-1")]
+    for name, more in (("frozen", ["--freeze_encoders"]), ("trained", ["--no-freeze_encoders"])):
+        for epochs in (1, 2):
+            done = call("train.py", "--RAD_dir", tiny, "--epochs", epochs, "--output", tmp_path / name, *ours, *more, *["--resume"] * (epochs - 1))
+            assert done.returncode == 0, done.stderr
+        log = [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        assert log[1]["loss"] < log[0]["loss"]
+        assert call("test.py", "--input", tmp_path / name, "--output", tmp_path / f"{name}_results").returncode == 0
 
 
 def test_evaluation(run, tiny, tmp_path):
@@ -296,6 +322,7 @@ def test_a_damaged_checkpoint_is_not_gone_on_with(run, tiny, tmp_path, fails):
     first = next(iter(weights))
     damaged = [{"model_arguments": {key: value for key, value in kept.items() if key != "encoder"}}, {"model_arguments": kept | {"prior": True, "components": "x"}},
                {"model_arguments": kept | {"prior": True, "components": 10**9}}, {"model_arguments": kept | {"hidden": 65}},
+               {"model_arguments": kept | {"fusion": "BAN", "glimpses": 10**9}}, {"model_arguments": kept | {"encoder": None}},
                {"model": {key: value for key, value in weights.items() if key != first}}, {"model": weights | {first: torch.zeros(2, 3)}},
                {"model": weights | {"more": torch.zeros(1)}}, {"answers": state["answers"][1:]}]
     for number, change in enumerate(damaged):
@@ -320,6 +347,14 @@ def test_encoders_that_are_trained_have_a_prior_without_components(tiny, tmp_pat
 def test_what_torchrun_sets_in_part_only(monkeypatch, fails):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "torchrun" in fails("train.py", "--seeds", "3") and "RANK is not set" in fails("train.py", "--gpu", "-1")
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    assert "WORLD_SIZE is 'two'" in fails("train.py", "--gpu", "-1") == fails("train.py", "--gpu", "-1", "--seeds", "2")
+
+
+def test_without_a_compiler(tiny, tmp_path):
+    done = call("train.py", "--RAD_dir", tiny, "--compile", "--output", tmp_path / "run", *SMALL, CXX="/bin/false",
+                TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "compiled"))
+    assert done.returncode == 2 and "error: --compile fails on this machine" in done.stderr and "Traceback" not in done.stderr
 
 
 class Hostile:
