@@ -334,14 +334,23 @@ def test_a_damaged_checkpoint_is_not_gone_on_with(run, tiny, tmp_path, fails):
     assert not (tmp_path / "new").exists()
 
 
-def test_encoders_that_are_trained_have_a_prior_without_components(tiny, tmp_path, fails):
-    """Components of frozen features say nothing of features that change; a checkpoint that has some is not gone on with."""
-    ours = ["--RAD_dir", tiny, "--recipe", "best", "--epochs", 1, *SMALL[:-2]]
-    for name, more in (("frozen", []), ("trained", ["--no-freeze_encoders"])):
-        assert call("train.py", *ours, *more, "--output", tmp_path / name).returncode == 0
-    kept = [torch.load(tmp_path / name / "last.pth", weights_only=True)["model_arguments"] for name in ("frozen", "trained")]
-    assert [one["components"] for one in kept] == [16, 0] and kept[0]["prior"] and kept[1]["prior"]
-    assert "components of frozen features" in fails("train.py", *ours, "--no-freeze_encoders", "--input", tmp_path / "frozen", "--output", tmp_path / "x")
+def test_encoders_that_are_trained_have_a_prior_without_components(tiny):
+    """Components of frozen features say nothing of features that change; a checkpoint that has some is not gone on with. And a step moves the encoders."""
+    data = find_data(tiny, say=lambda _: None)
+    args = train.parse_args(["--recipe", "best", *SMALL[:-2], "--random_encoders"])
+    (_, frozen, _), (model, trained, _) = (train.build_model(args, data, freeze) for freeze in (True, False))
+    assert (frozen["components"], trained["components"]) == (16, 0) and frozen["prior"] and trained["prior"]
+    with pytest.raises(UserError, match="components of frozen features"):
+        train.build_model(args, data, False, {"model_arguments": frozen})
+    some = [q for q in data.train if q.label >= 0][:2]
+    tokens, labels, organs = engine.collate(some, "cpu")
+    inputs = engine.Inputs(data, torch.device("cpu"))
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    loss = engine.vqa_loss(model.train()(questions=tokens, **inputs([q.image for q in some])), labels, organs, args.loss, args.label_smoothing)
+    engine.train_step(model, torch.optim.Adamax(model.parameters(), lr=0.002), loss, 0.25)
+    moved = {key for key, value in model.named_parameters() if not torch.equal(value, before[key])}
+    for part in ("image.encoders.0.", "image.encoders.1.", "image.encoders.2.", "image.image_type.", "prior.", "classifier."):
+        assert any(key.startswith(part) for key in moved), part
 
 
 def test_what_torchrun_sets_in_part_only(monkeypatch, fails):
