@@ -37,7 +37,7 @@ from attention import CMSA, spatial_features
 from base_model import CHANNELS, PRIOR_COMPONENTS, VQAModel
 from dataset_RAD import prepare, split_validation, training_questions, writable
 from engine import RECIPES, Inputs, batches, collate, encode_images, fit, organ_logits, predict, train_step, vqa_loss
-from utils import UserError, run_main, write_json
+from utils import UserError, choose_precision, run_main, write_json
 
 HERE = Path(__file__).resolve().parent
 WORDS, ANSWERS, QUESTION = 1177, 458, 12  # of the real training split: words, answers, tokens a question
@@ -200,6 +200,24 @@ def measure_alone(args):
 
 # ---------------------------------------------------------------- what is measured
 
+def precision_of(args, dtype):
+    """Autocast for a --dtype, and on a GPU TF32 as train.py has it at that precision. Cases of several take turns, so each sets its own."""
+    if dtype in PRECISION:
+        choose_precision(PRECISION[dtype], torch.device(args.device))
+    return torch.autocast(args.device, torch.bfloat16, enabled=dtype == "bfloat16")
+
+
+def product_case(args, dtype, size):
+    """A function: a plain matrix product of two random square matrices."""
+    a, b = (torch.randn(size, size, device=args.device).to(getattr(torch, dtype)) for _ in "ab")
+    out = torch.empty_like(a)
+
+    def run():
+        precision_of(args, dtype)
+        torch.mm(a, b, out=out)
+    return run
+
+
 def cmsa_case(args, dtype, dense=False, backward=True, compiled=False):
     """A function: CMSA of the paper's size on random input, training mode, forward and backward or forward alone."""
     torch.manual_seed(0)
@@ -215,7 +233,7 @@ def cmsa_case(args, dtype, dense=False, backward=True, compiled=False):
     def run():
         model.zero_grad(set_to_none=True)
         visual.grad = question.grad = None
-        with torch.autocast(args.device, torch.bfloat16, enabled=dtype == "bfloat16"), torch.set_grad_enabled(backward):
+        with precision_of(args, dtype), torch.set_grad_enabled(backward):
             output = forward(visual, question, spatial)
         if backward:
             output.float().square().mean().backward()
@@ -255,7 +273,7 @@ def step_case(args, model, optimizer, dtype, dense=False):
         model.train()
         if dense:
             model.cmsa.forward = model.cmsa.forward_dense
-        with torch.autocast(args.device, torch.bfloat16, enabled=dtype == "bfloat16"):
+        with precision_of(args, dtype):
             output = model(questions=questions, **seen)
         vars(model.cmsa).pop("forward", None)  # others use this model too
         train_step(model, optimizer, vqa_loss(output, labels, organs, "ce" if model.softmax else "bce"), 0.25)
@@ -278,7 +296,7 @@ def run_epoch(args, data, inputs, model, optimizer, dtype, folder, steps=None):
         seen = inputs([q.image for q in batch])
         spent["ready"] = clock(args.device)
         spent["data"] += spent["ready"] - start
-        with torch.autocast(args.device, torch.bfloat16, enabled=dtype == "bfloat16"):
+        with precision_of(args, dtype):
             result = model(questions=tokens, **seen)
         right = (result.logits.argmax(1) == labels).sum()
         return vqa_loss(result, labels, organs), right, len(batch)
@@ -314,14 +332,21 @@ def encode_each(model, questions, inputs, device, precision):
                 for batch in (questions[start:start + 64] for start in range(0, len(questions), 64))]
 
 
+def evaluation_case(args, how, model, questions, inputs, dtype):
+    """A function: evaluation of some questions, `how` engine.predict or `encode_each`."""
+    def run():
+        precision_of(args, dtype)
+        how(model, questions, inputs, torch.device(args.device), PRECISION[dtype])
+    return run
+
+
 # ---------------------------------------------------------------- the tables
 
 def cmsa_rows(args, skipped):
     """CMSA against the dense definition, compiled CMSA against eager, and its rate against a plain matrix product's."""
     cases, size = {}, 512 if args.quick else 2048 if args.device == "cpu" else 8192
     for dtype in args.dtype:
-        a, b = (torch.randn(size, size, device=args.device).to(getattr(torch, dtype)) for _ in "ab")
-        cases[f"matrix product, {dtype}"] = functools.partial(torch.mm, a, b, out=a @ b)
+        cases[f"matrix product, {dtype}"] = product_case(args, dtype, size)
         for part, backward in (("forward", False), ("forward+backward", True)):
             cases[f"dense CMSA {part}, {dtype}"] = cmsa_case(args, dtype, True, backward)
             cases[f"CMSA {part}, {dtype}"] = cmsa_case(args, dtype, False, backward)
@@ -390,7 +415,7 @@ def model_rows(args, folder):
         epoch, step, used, read = (statistics.median(one[key] for one in runs) for key in ("epoch", "loop", "model", "data"))
         remark = "frozen encoders; {training} training, {validation} validation questions; {steps} of {of_steps} steps run; no round before"
         first = f"epoch, {args.dtype[0]}"
-        remark = remark.format(**runs[0])
+        remark = remark.format(**runs[0]) + "; timed with a wait for the GPU twice a step, which train.py has not" * (args.device == "cuda")
         rows += [row(name, epoch, rounds=len(runs), remark=remark)] if name == first else pair(name, first, remark)
         rows.append(row(f"share of a step in the model, {name}", used / step, "all of it", 1.0, "", len(runs),
                         f"inputs {read / step:.1%}, loop {1 - (used + read) / step:.1%} of {shown(step, 's')}; target: 0.85"))
@@ -402,9 +427,9 @@ def model_rows(args, folder):
         return asked[question.image]
     questions = sorted((q for q in data.train + data.test if q.image < TEST_IMAGES), key=turn)[:4 if args.quick else TEST_QUESTIONS]
     for dtype in args.dtype:
-        cases[f"evaluation, {dtype}"] = functools.partial(predict, trained, questions, inputs, device, PRECISION[dtype])
+        cases[f"evaluation, {dtype}"] = evaluation_case(args, predict, trained, questions, inputs, dtype)
     each = f"evaluation, an image encoded for each question, {last}"
-    cases[each] = functools.partial(encode_each, trained, questions, inputs, device, PRECISION[last])
+    cases[each] = evaluation_case(args, encode_each, trained, questions, inputs, last)
     interleave(cases, min(args.repeats, 2), args.device, warm=0)
     remark = f"{len(questions)} questions on {len({q.image for q in questions})} images, three {args.encoder}; no round before"
     rows += pair(f"evaluation, {last}", each, remark)
