@@ -139,7 +139,8 @@ def read_dicom(path):
             for name in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):  # enhanced files keep the two below, per frame
                 if groups and groups[0].get(name):
                     header.update(groups[0][name].value[0])
-        values = np.asarray(pixels.apply_modality_lut(stored, header), np.float64 if stored.size < MAX_PIXELS // 4 else np.float32)  # 80 M float64 take 3 GB
+        kind = np.float64 if stored.size < MAX_PIXELS // 4 else np.float32  # 80 M float64 take 3 GB
+        values = np.asarray(pixels.apply_modality_lut(stored, header), kind)
         grey = to_grey(values, header, pixels, stored != header.get("PixelPaddingValue"))
     return 1 - grey if header.PhotometricInterpretation == "MONOCHROME1" else grey
 
@@ -196,8 +197,7 @@ def see(model, kept, image):
     images = to_float(torch.from_numpy(np.array(image))[None].to(device))
     blank = kept.get("question_only", False)
     images = torch.zeros_like(images) if blank else images
-    maps = model.image.maps(images)
-    organs = None if model.image.image_type is None else model.image.image_type(images)
+    maps, organs = model.image.see(images)
     if blank and kept.get("frozen"):
         maps, organs = torch.zeros_like(maps), None if organs is None else torch.zeros_like(organs)
     return maps, organs

@@ -163,6 +163,12 @@ class ImageSide(nn.Module):
         """The encoders' own maps, one per distinct encoder: (B, E, width, 7, 7). This is what frozen training keeps on disk."""
         return torch.stack([encoder(images) for encoder in self.encoders], 1)
 
+    def see(self, images=None, maps=None, organ_logits=None):
+        """Maps (B, E, width, 7, 7) and organ logits (B, 3), None without a classifier; what is not given is computed from images (B, 3, 224, 224)."""
+        if organ_logits is None and self.image_type is not None:
+            organ_logits = self.image_type(images)
+        return self.maps(images) if maps is None else maps, organ_logits
+
     def freeze(self):
         """Take encoders and image-type classifier out of training; the adapters behind the encoders stay in."""
         self.encoders.requires_grad_(False)
@@ -287,9 +293,7 @@ class VQAModel(nn.Module):
         What was computed before may stand in: `maps` (B, E, width, 7, 7) for the encoders, `organ_logits` (B, 3) for the
         image-type classifier; with both, `images` may be None.
         """
-        if organ_logits is None and self.image.image_type is not None:
-            organ_logits = self.image.image_type(images)
-        maps = self.image.maps(images) if maps is None else maps
+        maps, organ_logits = self.image.see(images, maps, organ_logits)
         logits, features = self.fuse(self.image.mix(maps, organ_logits), questions)
         if self.prior is not None:
             organs = None if organ_logits is None else organ_logits.detach().softmax(-1)

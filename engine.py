@@ -14,9 +14,9 @@ from base_model import CHANNELS, VQAModel, imagenet_state
 from dataset_RAD import ORGANS, SIZE, ImageStore, first_writable, is_whole, keep_digest, to_float, tokenize, training_questions
 from parallel import everyones, is_first, world
 from scores import near_identical
-from utils import Stopped, UserError, atomic_h5, atomic_path, digest_bytes, digest_state, load_checkpoint, save_checkpoint, say, stop_signals
+from utils import (VERSION, Stopped, UserError, atomic_h5, atomic_path, check_version, digest_bytes, digest_state, load_checkpoint, save_checkpoint,
+                   say, stop_signals)
 
-VERSION = 4  # of checkpoints and result files; 2: model_arguments has softmax and word_dropout; 3: gate and prior; 4: components
 MTPT_FILES = {"abd_model_path": "abdomen.pth", "brain_model_path": "brain.pth", "chest_model_path": "chest.pth",
               "modal_classifier_path": "image_type.pth"}  # what pretrain.py leaves, by train.py's arguments for it
 
@@ -39,10 +39,10 @@ def cosine_rate(epoch, epochs, base):
 
 SCHEDULES = {"steps": learning_rate, "cosine": cosine_rate}
 RECIPES = {  # settings that an argument of the same name overrides; ABLATIONS.md says what each is worth
-    "best": {"loss": "ce", "label_smoothing": 0.1, "schedule": "cosine", "word_dropout": 0.3, "idf": True, "gate": True, "prior": True, "val_fraction": 0.0,
-             "blocks": 1, "batch_size": 64, "freeze_encoders": True},
-    "paper": {"loss": "bce", "label_smoothing": 0.0, "schedule": "steps", "word_dropout": 0.0, "idf": False, "gate": False, "prior": False, "val_fraction": 0.1,
-              "blocks": 2, "batch_size": 32, "freeze_encoders": None},  # None: on a CPU
+    "best": {"loss": "ce", "label_smoothing": 0.1, "schedule": "cosine", "word_dropout": 0.3, "idf": True, "gate": True, "prior": True,
+             "val_fraction": 0.0, "blocks": 1, "batch_size": 64, "freeze_encoders": True},
+    "paper": {"loss": "bce", "label_smoothing": 0.0, "schedule": "steps", "word_dropout": 0.0, "idf": False, "gate": False, "prior": False,
+              "val_fraction": 0.1, "blocks": 2, "batch_size": 32, "freeze_encoders": None},  # None: on a CPU
 }
 
 
@@ -63,7 +63,8 @@ class Inputs:
 
     With frozen encoders, `maps` (B, E, width, 7, 7) come from the HDF5 file `maps_path` (`encode_images`) and stand in for the
     encoders; `organ_logits` (N, 3) of all images stand in for a frozen image-type classifier. Images are read when either lacks.
-    On a GPU with room enough all maps or images are put there at once, so that a step copies nothing. With `blank` everything is zero: the question-only baseline.
+    On a GPU with room enough all maps or images are put there at once, so that a step copies nothing. With `blank` everything is zero:
+    the question-only baseline.
     """
 
     def __init__(self, data, device, maps_path=None, organ_logits=None, distmodal=True, blank=False):
@@ -215,7 +216,9 @@ def vqa_loss(output, labels, organs, kind="bce", smoothing=0.0):
     """
     logits = output.logits.float()
     if kind == "ce":
-        of_each = [logits, *([output.prior_logits.float()] if hasattr(output, "prior_logits") else [])]  # the question prior learns beside, by the same loss
+        of_each = [logits]
+        if hasattr(output, "prior_logits"):  # the question prior learns beside, by the same loss
+            of_each.append(output.prior_logits.float())
         loss = sum(F.cross_entropy(one, labels, reduction="sum", ignore_index=-1, label_smoothing=smoothing) for one in of_each)
     else:
         targets = F.one_hot(labels.clamp_min(0), logits.shape[1]).to(logits) * (labels >= 0)[:, None]
@@ -239,12 +242,13 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
     """Train up to epoch `args.epochs`; keep last.pth, best.pth and log.jsonl in the folder `output`.
 
     train_batches(epoch) gives a sequence of batches, which depends on the epoch alone, or what has a length and `skip(steps)`;
-    batch_loss(batch) -> (loss, number right, both tensors () on one device, number scored); validate() -> (score or None, dictionary for the log), or None without a
-    validation part: then the last epoch is also the best. With no score there is no best.pth. names(batch) tells which questions or
-    images a batch holds. `checkpoint` is what goes into every checkpoint beside model, optimizer, progress and random states.
+    batch_loss(batch) -> (loss, number right, both tensors () on one device, number scored); validate() -> (score or None, dictionary for
+    the log), or None without a validation part: then the last epoch is also the best. With no score there is no best.pth. names(batch)
+    tells which questions or images a batch holds. `checkpoint` is what goes into every checkpoint beside model, optimizer, progress and random states.
     schedule(epoch, epochs, base rate) -> rate, multiplied by a parameter group's "scale" and, over the first `warmup` steps, by a factor
     rising to 1. Validates and saves after every `every` epochs and after the last; within an epoch saves every `save_seconds`. Losses are read
-    from the device every `read_every` steps (1, on a GPU 25, which then waits for nothing here but, of several processes, for the others) and before each save.
+    from the device every `read_every` steps (1, on a GPU 25, which then waits for nothing here but, of several processes, for the others)
+    and before each save.
 
     A run goes on from `progress`, what `restore` gave, and ends with the bits of one that was never stopped. Ctrl-C and SIGTERM save
     and raise Stopped. Raises UserError when the loss or its gradient is not finite.
@@ -270,7 +274,7 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
 
     def save(name, epoch, sums, optimizer_too=True):
         """A checkpoint, by process 0; all processes give their random states to it."""
-        random = everyones([torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None])
+        random = everyones([torch.get_rng_state(), torch.cuda.get_rng_state() if next(model.parameters()).is_cuda else None])
         if is_first():
             state = checkpoint | {"version": VERSION, "epoch": epoch, "best": best, "history": history, "sums": sums, "random": random,
                                   "model": model.state_dict()}
@@ -354,7 +358,7 @@ def restore(state, model, optimizer, path):
         rank, count = world()
         if len(state["random"]) == count:  # with another number of processes the bits differ anyway
             torch.set_rng_state(state["random"][rank][0])
-            if torch.cuda.is_available() and state["random"][rank][1] is not None:
+            if next(model.parameters()).is_cuda and state["random"][rank][1] is not None:
                 torch.cuda.set_rng_state(state["random"][rank][1])
         sums = state["sums"] if rank == 0 else [0.0, 0, 0, state["sums"][3]]  # they are added up over the processes
         return {"epoch": state["epoch"] + 1, "best": state["best"], "sums": sums, "history": state["history"]}
@@ -378,11 +382,7 @@ def predict(model, questions, inputs, device, precision="float32", batch_size=64
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for first in range(0, len(rows), batch_size):
             some = rows[first:first + batch_size]
-            seen = inputs(some)
-            maps = model.image.maps(seen["images"]) if seen["maps"] is None else seen["maps"]
-            organs = seen["organ_logits"]
-            if organs is None and model.image.image_type is not None:
-                organs = model.image.image_type(seen["images"])
+            maps, organs = model.image.see(**inputs(some))
             asked = [(place, index) for place, row in enumerate(some) for index in of_image[row]]
             order += [index for _, index in asked]
             for start in range(0, len(asked), batch_size):
@@ -462,10 +462,10 @@ def check_checkpoint(state, path, keys=("model", "model_arguments", "dictionary"
     """`state`, if it is a checkpoint of ours with these keys. Raises UserError when it is none, or was written by a newer version."""
     if not isinstance(state, dict) or not {"version", *keys} <= set(state):
         raise UserError(f"{path} is not a checkpoint of this program: {what}")
-    if not isinstance(state["version"], int) or state["version"] > VERSION:
-        raise UserError(f"{path} was written by a newer version ({str(state['version'])[:40]}, this is {VERSION}): update this program")
+    check_version(state["version"], path)
     kinds = {"epoch": int, "epochs": int, "model": dict, "model_arguments": dict, "dictionary": list, "answers": list, "question_len": int, "data": dict,
-             "identity": dict, "state": dict, "compatibility": dict, "history": list, "sums": list, "split": str, "frozen": bool, "question_only": bool}
+             "identity": dict, "state": dict, "compatibility": dict, "history": list, "sums": list, "split": str, "frozen": bool, "question_only": bool,
+             "image_only": bool, "val_fraction": float, "seed": int}
     for key, kind in kinds.items():
         if state.get(key) is not None and type(state[key]) is not kind and not (kind is dict and isinstance(state[key], dict)):
             raise UserError(f"{path} is damaged: its {key} is not of type {kind.__name__}")
@@ -478,6 +478,8 @@ def check_checkpoint(state, path, keys=("model", "model_arguments", "dictionary"
     for key in ("model_arguments", "identity"):
         if not all(isinstance(value, (str, int, float, type(None))) for value in (state.get(key) or {}).values()):
             raise UserError(f"{path} is damaged: its {key} are not plain values")
+    if not 0 <= (state.get("val_fraction") or 0) < 1:
+        raise UserError(f"{path} is damaged: its val_fraction is {state['val_fraction']}")
     if not 0 < (state.get("question_len") or 1) <= 10_000:
         raise UserError(f"{path} is damaged: its question_len is {state['question_len']}")
     if missing := [key for key in keys if state[key] is None and key != "compatibility"]:
@@ -501,7 +503,8 @@ def check_sizes(kept, path):
             raise ValueError(f"without {min(lacking)}")
         if arguments["encoder"] not in CHANNELS:
             raise ValueError("its encoder is unknown")
-        if max(arguments.get(name) or 0 for name in ("num_stacks", "glimpses")) > len(kept["model"]):  # as many modules would be made, whatever their sizes
+        modules = max(arguments.get(name) or 0 for name in ("num_stacks", "glimpses"))  # so many would be made, whatever their sizes
+        if modules > len(kept["model"]):
             raise ValueError("more stacks or glimpses than weights")
         fits = sizes_of(VQAModel, arguments) == {key: value.shape for key, value in kept["model"].items()}
         sizes = (len(kept["dictionary"]), len(kept["answers"])) == (arguments["ntoken"], arguments["num_answers"])

@@ -99,7 +99,7 @@ def main(arguments=None):
     state = load_checkpoint(path)
     if is_official(state):
         raise UserError(f"{path} is a checkpoint of the official code, which holds neither its words nor its answers: export one of train.py's")
-    kept = check_checkpoint(state, path)
+    kept = check_checkpoint(state, path, ("model", "model_arguments", "dictionary", "answers", "question_len", "data"))
     if only := [name for name in ("question_only", "image_only") if kept.get(name)]:
         raise UserError(f"{path} was trained with --{only[0]}: export a model that sees both image and question")
     served = Served(make_model(kept, path)).eval()

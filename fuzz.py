@@ -47,9 +47,11 @@ import ask
 import dataset_MTPT as mtpt
 import dataset_RAD as rad
 import engine
+import export
 import pretrain
 import report
 import scores
+import test as evaluate
 import train
 from base_model import PretrainingModel, VQAModel
 from utils import UserError, is_disk_error, read_json
@@ -390,7 +392,7 @@ OPTIMIZER = torch.optim.Adamax(MODEL.parameters())
 MODEL(torch.ones(4, 3)).sum().backward(), OPTIMIZER.step()
 STATE = {"version": 1, "epoch": 1, "best": 0.5, "history": [{"epoch": 0, "loss": 1.0}], "sums": [0.0, 0, 0, 0], "model": dict(MODEL.state_dict()),
          "optimizer": OPTIMIZER.state_dict(), "random": [[torch.get_rng_state(), None]], "answers": ["yes", "no"], "dictionary": ["is", "it"],
-         "model_arguments": {"fusion": "CMSA", "hidden": 8, "shared": True}, "question_len": 12, "frozen": True, "question_only": False, "seed": 0,
+         "model_arguments": {"fusion": "CMSA", "hidden": 8, "shared": True}, "question_len": 12, "frozen": True, "question_only": False, "seed": 0, "val_fraction": 0.1,
          "data": {"name": "n", "digest": "d", "folder": "f"}, "identity": {"seed": 0, "lr": 0.005}, "split": "official"}  # as `fit` keeps it
 SMALL = dict(fusion="SAN", ntoken=2, num_answers=2, hidden=4, rnn="LSTM", word_dim=2, use_spatial=True, blocks=2, glimpses=2,
              encoder="efficientnet_lite0", distmodal=False, shared=False, num_stacks=1)
@@ -413,9 +415,11 @@ def run_checkpoint(folder):
 
 
 def run_model(folder):
-    """What ask.py does with a checkpoint, and train.py --input with its weights."""
+    """What ask.py, test.py and export.py do with a checkpoint, and train.py --input with its weights."""
     path = folder / "best.pth"
     ask.answer(*ask.load(path), np.zeros((224, 224, 3), np.uint8), "is it")
+    _, kept = evaluate.load_model(path, SimpleNamespace(model=None, rnn=None, split=None))
+    export.about(kept)
     kept = engine.read_checkpoint(path)
     engine.check_sizes(kept, path)
     data = SimpleNamespace(ntoken=2, num_answers=2, dictionary=["is", "it"], answers=["yes", "no"], name="n", folder="f")
@@ -437,7 +441,8 @@ def run_part(folder):
 def pretraining():
     """last.pth of pretrain.py, before its first step."""
     args, organ_set, data = PRETRAINING
-    arguments = dict(task="classification", classes=2, ntoken=2, hidden=4, rnn="LSTM", encoder=args.encoder, word_dim=2, use_spatial=True, compatibility=True)
+    arguments = dict(task="classification", classes=2, ntoken=2, hidden=4, rnn="LSTM", encoder=args.encoder, word_dim=2, use_spatial=True,
+                     compatibility=True)
     model = PretrainingModel(**arguments)
     state = {key: STATE[key] for key in ("version", "epoch", "best", "history", "sums", "random", "dictionary")}
     return state | {"identity": pretrain.settings_of(args, organ_set, data, torch.device("cpu")), "model_arguments": arguments, "encoder": args.encoder,

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from dataset_RAD import ImageStore, find_data, set_question_len, tokenize, training_questions
-from engine import VERSION, Inputs, check_vocabulary, collate, make_model, read_checkpoint
+from engine import Inputs, check_vocabulary, collate, make_model, read_checkpoint
 from scores import PROTOCOLS, entry, grouped, in_group, interval, protocol, read_predictions
 from utils import UserError, atomic_path, read_json, run_main, say
 
@@ -33,6 +33,7 @@ GROUP_TITLES = {"question_type": "Question type", "organ": "Organ", "twin": "Twi
                 "near_identical_in_training": "Nearly identical question in the training part", "known_answer": "Answer known from training"}
 COLOURS = {"#010203": "currentColor", "#010204": "var(--one)", "#010205": "var(--two)"}  # stand-ins in the drawings, replaced in the SVG
 INK, ONE, TWO = COLOURS
+BLANKED = {"image blanked": "answer_without_image", "question blanked": "answer_without_question"}  # the baselines that the model itself gives
 
 
 # ---------------------------------------------------------------- the numbers
@@ -148,14 +149,11 @@ def maps_for(model, questions, inputs, batch_size=16):
     device, out = next(model.parameters()).device, []
     for start in range(0, len(questions), batch_size):
         batch = questions[start:start + batch_size]
-        seen = inputs([q.image for q in batch])
-        organs = seen["organ_logits"]
-        if organs is None and model.image.image_type is not None:
-            organs = model.image.image_type(seen["images"])
-        visual = model.image.mix(model.image.maps(seen["images"]) if seen["maps"] is None else seen["maps"], organs)  # (B, 49, 512)
+        maps, organs = model.image.see(**inputs([q.image for q in batch]))
+        visual = model.image.mix(maps, organs)  # (B, 49, 512)
         tokens = collate(batch, device)[0]
         look, read = model.cmsa.attention(visual, model.q_emb(model.w_emb(tokens)), model.spatial)  # (B, T, 49, 49), (B, T, 49, T)
-        labels = model.fuse(visual, tokens)[0].argmax(1).tolist()
+        labels = model(None, tokens, maps, organs).logits.argmax(1).tolist()
         for question, where, which, label in zip(batch, look.mean(2).float().cpu().numpy(), read.mean(2).float().cpu().numpy(), labels):
             words = tokenize(question.question)[:len(question.tokens)]
             count, side = len(words), round(where.shape[1] ** 0.5)
@@ -283,7 +281,9 @@ def write_report(path, run, rows, results, *, log=(), settings=None, data=None, 
     missing = dict(missing or {})
     about, name = results.get("data") or {}, (results.get("data") or {}).get("name", "unknown data")
     majority = {"majority": majority_baseline(training_questions(data, results.get("split", "official")), rows)} if data else {}
-    baselines = majority | (baselines or {})
+    blanked = {title: [row | {"answer": row[field], "correct": int(row[field] == row["truth"])} for row in rows]
+               for title, field in BLANKED.items() if all(field in row for row in rows)}
+    baselines = majority | blanked | (baselines or {})
     calibrated = calibration(rows)
     environment = Environment(loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     environment.filters["sha256"] = lambda text: base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()
@@ -325,8 +325,6 @@ def read_results(folder):
             or not all(isinstance(value, str) and "\0" not in value for value in [*(results.get("data") or {}).values(), results.get("checkpoint") or ""]) \
             or results.get("split", "official") not in ("official", "clean"):
         raise UserError(f"{folder / 'results.json'} is not one that test.py wrote: run ./test.sh again")
-    if (results.get("version") or 0) > VERSION:
-        raise UserError(f"{folder / 'results.json'} was written by a newer version ({results['version']}, this is {VERSION}): update this program")
     return rows, results
 
 
@@ -431,7 +429,8 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None):
         missing.setdefault("settings", f"There is no run.json {where}.")
     beside = neighbours(folder, rows, results)
     if not beside and not results.get("question_only") and not results.get("image_only"):
-        missing["baselines"] = "There are no results of the same model trained with --question_only or --image_only beside this folder to compare with."
+        missing["baselines"] = ("There are no results of the same model trained with --question_only or --image_only beside this folder to compare "
+                                "with: ./train.sh --question_only and ./test.sh make some.")
     write_report(folder / "report.html", folder.resolve().name, rows, results, log=log, settings=settings, data=data, model=model, inputs=inputs,
                  baselines=beside, missing=missing)
     return folder / "report.html"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils import UserError, read_json, run_main
+from utils import UserError, check_version, read_json, run_main
 
 GROUPS = ("CLOSED", "OPEN", "ALL")
 PROTOCOLS = {"freeform": "freeform", "all": "freeform + para"}
@@ -188,15 +188,18 @@ _FIELDS = {
     "qid": lambda value: type(value) is int, "answer_type": lambda value: value in ("OPEN", "CLOSED"), "probability": _is_share,
     "top5": lambda value: isinstance(value, list) and all(
         isinstance(one, list) and len(one) == 2 and _is_text(one[0]) and _is_share(one[1]) for one in value),
-    **dict.fromkeys(("image", "truth", "phrase_type", "question", "answer", "organ"), _is_text),
+    **dict.fromkeys(("image", "truth", "phrase_type", "question", "answer", "organ", "answer_without_image", "answer_without_question"), _is_text),
     **dict.fromkeys(("question_types", "unknown_words"), _are_texts),
     **dict.fromkeys(("correct", "known_answer", "twin", "near_identical_in_training", "image_in_training"), _is_flag)}
 
 
 def read_predictions(path):
-    """The predictions of a results folder or of a predictions.json. Raises UserError for anything else."""
+    """The predictions of a results folder or of a predictions.json. Raises UserError for anything else, and for a newer version's."""
     path = Path(path)
     path = path / "predictions.json" if path.is_dir() else path
+    about = read_json(beside) if (beside := path.with_name("results.json")).is_file() else None
+    if isinstance(about, dict):
+        check_version(about.get("version") or 0, beside)
     rows = read_json(path)
     wanted = {"qid", "image", "truth", "correct", "answer_type", "phrase_type"}
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and wanted <= set(row) and row["correct"] in (0, 1) for row in rows):

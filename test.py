@@ -49,7 +49,8 @@ def load_model(path, args):
     if is_official(state):
         model, kept = load_official(state), {"official": True, "epoch": state.get("epoch"), "data": None, "split": "official"}
     else:
-        kept = check_checkpoint(state, path)
+        kept = check_checkpoint(state, path, ("model", "model_arguments", "dictionary", "answers", "data", "epoch", "question_len", "split",
+                                              "val_fraction", "seed"))
         model = make_model(kept, path)
     rnn = type(model.q_emb.rnn).__name__
     for what, asked, has in (("model", args.model, model.fusion), ("rnn", args.rnn, rnn), ("split", args.split, kept["split"])):
@@ -91,9 +92,17 @@ def main():
     model.to(device)
     maps_path = encode_images(model.image, data, device) if kept.get("frozen") else None
     organs = organ_logits(model.image.image_type, data, device) if maps_path and model.image.image_type is not None else None
-    inputs = Inputs(data, device, maps_path, organs, distmodal=model.image.image_type is not None, blank=kept.get("question_only", False))
-    rows = describe(data.test, predict(model, data.test, inputs, device, args.precision, args.batch_size), data, kept["split"],
-                    training)
+    only = kept.get("question_only", False) or kept.get("image_only", False)
+
+    def answers(data, blank):
+        inputs = Inputs(data, device, maps_path, organs, distmodal=model.image.image_type is not None, blank=blank)
+        return predict(model, data.test, inputs, device, args.precision, args.batch_size), inputs  # (questions, answers)
+    found, inputs = answers(data, kept.get("question_only", False))
+    rows = describe(data.test, found, data, kept["split"], training)
+    if not only:
+        for field, (blanked, _) in (("answer_without_image", answers(data, True)), ("answer_without_question", answers(without_questions(data), False))):
+            for row, best in zip(rows, blanked.argmax(1).tolist()):
+                row[field] = data.answers[best]
 
     output = args.output or HERE / "results" / run
     about = {"version": VERSION, "data": data.about(), "split": kept["split"],

@@ -20,7 +20,14 @@ import numpy as np
 import torch
 
 
+VERSION = 4  # of checkpoints and result files; 2: model_arguments has softmax and word_dropout; 3: gate and prior; 4: components
 MAX_JSON = 64 << 20  # bytes: what that can grow to in memory is bounded; no file of VQA-RAD has 4 MB
+
+
+def check_version(version, path):
+    """Raise UserError for what is no version or was written by a newer one."""
+    if not isinstance(version, int) or version > VERSION:
+        raise UserError(f"{path} was written by a newer version ({str(version)[:40]}, this is {VERSION}): update this program")
 
 
 class UserError(Exception):
@@ -70,8 +77,9 @@ def lock(folder):
         raise UserError(f"{folder} is in use by another run: wait for it, or name another --output") from None
     except OSError:  # some network disks have no locks
         pass
-    for stray in folder.glob(".*.tmp"):  # of a run that was killed while it wrote
-        stray.unlink(missing_ok=True)
+    for kind in ("pth", "json", "jsonl"):  # of a run that was killed while it wrote; another program's stay
+        for stray in folder.glob(f".*.{kind}.*.tmp"):
+            stray.unlink(missing_ok=True)
     return file
 
 
@@ -98,6 +106,8 @@ def run_main(main):
     except BrokenPipeError:  # the reader of our output left, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
+    except (torch.OutOfMemoryError, MemoryError):
+        code = fail("the memory is full: lower --batch_size, freeze the encoders, or on a GPU take another one or none (--gpu -1)")
     except OSError as error:
         if not is_disk_error(error):
             raise
@@ -218,7 +228,8 @@ def load_checkpoint(path):
         while todo:  # no recursion: it may be nested as deep as it likes
             value = todo.pop()
             if isinstance(value, torch.Tensor):  # others can stand for more numbers than the file holds, and copies of them fill the memory
-                if value.layout is not torch.strided or value.device.type != "cpu" or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                if value.layout is not torch.strided or value.device.type != "cpu" \
+                        or value.numel() * value.element_size() > value.untyped_storage().nbytes():
                     raise ValueError("it holds a tensor that is not stored as plain numbers")
             elif isinstance(value, (dict, list, tuple)):
                 todo += [*value, *value.values()] if isinstance(value, dict) else value

@@ -144,14 +144,20 @@ def phantom(tiny, tmp_path_factory):
     """A results folder of an untrained model on the tiny set, with its run's folder and a question-only neighbour: (folder, data, model)."""
     data, base = find_data(tiny, say=lambda _: None), tmp_path_factory.mktemp("report")
     torch.manual_seed(0)
-    arguments = dict(fusion="CMSA", ntoken=data.ntoken, num_answers=data.num_answers, word_dim=8, hidden=16, encoder="efficientnet_lite0", shared=True)
+    arguments = dict(fusion="CMSA", ntoken=data.ntoken, num_answers=data.num_answers, word_dim=8, hidden=16, encoder="efficientnet_lite0", shared=True,
+                     softmax=True, gate=True, prior=True, components=3)  # as the default recipe has it
     model = VQAModel(**arguments).eval()
+    model.prior.find_components(torch.randn(9, 1280))
+    with torch.no_grad():
+        for parameter in model.prior.classifier.parameters():
+            parameter *= 30  # so that it decides on the answers
     run = base / "saved_models" / "run"
     run.mkdir(parents=True)
     torch.save({"version": engine.VERSION, "epoch": 0, "model": model.state_dict(), "model_arguments": arguments, "dictionary": data.dictionary,
                 "answers": data.answers, "question_len": 12, "data": data.about(), "split": "official"}, run / "best.pth")
     inputs = engine.Inputs(data, torch.device("cpu"))
     rows = engine.describe(data.test, engine.predict(model, data.test, inputs, torch.device("cpu")), data, "official", data.train)
+    rows = [row | {"answer_without_image": row["truth"], "answer_without_question": "nothing"} for row in rows]
     about = {"data": data.about(), "split": "official", "epoch": 0, "checkpoint": str(run / "best.pth")}
     blank = [row | {"correct": 0, "answer": "nothing"} for row in rows]
     results_folder(base / "results" / "blank", blank, **about, question_only=True)
@@ -162,6 +168,8 @@ def test_maps(phantom):
     _, data, model = phantom
     some = data.test[:3]
     found = report.maps_for(model, some, engine.Inputs(data, torch.device("cpu")), batch_size=2)
+    best = engine.predict(model, some, engine.Inputs(data, torch.device("cpu")), torch.device("cpu")).argmax(1)
+    assert [of["label"] for of in found] == best.tolist()
     for question, of in zip(some, found):
         count = len(of["words"])
         assert question.question.lower().startswith(of["words"][0]) and of["where"].shape == (count, 7, 7) and of["which"].shape == (count, count + 1)
@@ -177,6 +185,9 @@ def test_report_with_everything(phantom):
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "PHANTOM DATA" in page and "Where each word looks" in page and page.count('src="data:image/jpeg;base64,') > 48 * 4
     assert "The images are left out" not in page and "maps are left out" not in page and ">majority</th>" in page and ">question only</th>" in page
+    head = re.findall(r'<th scope="col"[^>]*>([^<]*)</th>', page[page.index('id="scores"'):])
+    line = re.findall(r"<td[^>]*>([^<]*)</td>", page[page.index('<tr class="all">'):].split("</tr>")[0])  # as many, less protocol and type
+    assert [line[head.index(title) - 2] for title in ("image blanked", "question blanked", "question only")] == ["100.0", "0.0", "0.0"]
     assert len(page) < 8e6
     given = report.make_report(folder, data, model, engine.Inputs(data, torch.device("cpu"))).read_text(encoding="utf-8")
     assert given == page  # what test.py has at hand gives the same
