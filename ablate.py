@@ -54,7 +54,8 @@ def parse_args():
     add = parser.add_argument
     add("settings", nargs="+", help=f"rows of the table: base, or changes of it: {' '.join(f'{key}={value}' for key, value in BASE.items())}")
     add("--RAD_dir", type=Path, default=argparse.SUPPRESS, help="as for train.py")
-    add("--split", choices=["official", "clean"], default="official", help="official keeps rewordings of the validation questions in training, clean drops them")
+    add("--split", choices=["official", "clean"], default="official",
+        help="official keeps rewordings of the validation questions in training, clean drops them")
     add("--draws", type=int, default=3, help="random fifths of the freeform and para training questions, the same ones for every row")
     add("--gpu", type=int, default=argparse.SUPPRESS, help="CUDA device, -1 for the CPU")
     add("--json", type=Path, default=argparse.SUPPRESS, help="write the table there too")
@@ -77,8 +78,8 @@ def read_settings(text):
         raise UserError(f"{text!r}: loss is bce or ce, schedule one of {', '.join(SCHEDULES)}, image and idf 0 or 1")
     if min(settings["epochs"], settings["batch_size"] - 1, settings["width"]) < 1 or not all(0 < settings[key] < math.inf for key in ("lr", "clip_norm")) \
             or not all(0 <= settings[key] < 1 for key in ("label_smoothing", "word_dropout", "dropout")):
-        raise UserError(f"{text!r}: epochs and width are at least 1, batch_size at least 2, lr and clip_norm above 0, label_smoothing, word_dropout and dropout "
-                        "from 0 to below 1")
+        raise UserError(f"{text!r}: epochs and width are at least 1, batch_size at least 2, lr and clip_norm above 0, label_smoothing, "
+                        "word_dropout and dropout from 0 to below 1")
     return settings
 
 

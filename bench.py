@@ -401,7 +401,8 @@ def model_rows(args, folder):
     rows += pair("frozen step, bfloat16", "frozen step, float32") + pair("fine-tuning step, bfloat16", "fine-tuning step, float32")
     each = [statistics.median(SECONDS[case]) / size for case, size in ((best, larger.batch_size), (f"frozen step, {last}", args.batch_size))]
     SECONDS[best] = [seconds / larger.batch_size for seconds in SECONDS[best]]
-    rows.append(row(best, each[0], "--recipe paper", each[1], rounds=len(SECONDS[best]), remark=f"in steps of {larger.batch_size} and {args.batch_size} questions"))
+    rows.append(row(best, each[0], "--recipe paper", each[1], rounds=len(SECONDS[best]),
+                    remark=f"in steps of {larger.batch_size} and {args.batch_size} questions"))
     for case in list(cases)[:2]:
         rows += pair(case, f"frozen step, {last}", "target: 6, where 85% of both is in the model")
 

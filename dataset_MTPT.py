@@ -136,7 +136,8 @@ def load_organ_set(folder, organ, say=say):
             raise UserError(f"{lists['train'] or folder / 'train' / name}: {f'class {name} has ' if names else ''}{counts[i]} training "
                             f"image{'' if counts[i] == 1 else 's'}{beside}, at least 2 are needed: add some{', or take the class out' if names else ''}")
     if left_out:
-        kinds = ", ".join(f"{count} {(suffix if suffix.isprintable() else ascii(suffix))[:20] or 'with none'}" for suffix, count in left_out.most_common(5))
+        kinds = ", ".join(f"{count} {(suffix if suffix.isprintable() else ascii(suffix))[:20] or 'with none'}"
+                          for suffix, count in left_out.most_common(5))
         say(f"WARNING: {folder}: {left_out.total()} files left out for their suffix ({kinds}{', ...' if len(left_out) > 5 else ''}): only "
             f"{', '.join(sorted(SUFFIXES))} are read")
     classes, copies = _check_files(folder, train, val, names)
@@ -173,7 +174,10 @@ def _subfolders(folder):
 
 
 def _read_folders(folder, names, left_out):
-    """ImageFolder's reading: [Sample(path, class name)]; counts in `left_out` the suffixes that are no image's. Raises UserError for an empty class folder."""
+    """ImageFolder's reading: [Sample(path, class name)]; counts in `left_out` the suffixes that are no image's.
+
+    Raises UserError for an empty class folder.
+    """
     samples = []
     for name in _subfolders(folder):
         if name not in names:
@@ -429,7 +433,7 @@ class OrganImages(Dataset):
             mask = Image.fromarray(read_mask(target)).resize((size, size), Image.Resampling.NEAREST)
             target = tv_tensors.Mask(torch.from_numpy(np.array(mask)))  # (size, size)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]))
+            torch.default_generator.manual_seed(int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]))  # not the GPU's
             if self.augment:
                 image, target = self.transform(image, target)
             entry = self.entries[int(torch.randint(len(self.entries), ()))] if self.entries else None

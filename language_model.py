@@ -6,7 +6,7 @@ from torch import nn
 class WordEmbedding(nn.Module):
     """Two word tables side by side: (B, T) int64 in [0, ntoken] -> (B, T, 2 * dim). Row `ntoken` is padding and stays zero.
 
-    Both start from the same pre-trained vectors (`initialise`); the second may start from others. The second table is not
+    Both start from the same pre-trained vectors (`initialise`). The second table is not
     trained, as the official code's is not (the gradient norms of parity/train_step_CMSA_200d_seed3.json show it): it keeps
     what the pre-trained vectors know of each word beside what training makes of them.
     """
@@ -18,10 +18,9 @@ class WordEmbedding(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     @torch.no_grad()
-    def initialise(self, vectors, second=None):
-        """Start from `vectors` (ntoken, dim) float32, the second table from `second` where that is given."""
-        self.emb.weight[:-1] = vectors
-        self.emb_.weight[:-1] = vectors if second is None else second
+    def initialise(self, vectors):
+        """Start both tables from `vectors` (ntoken, dim) float32."""
+        self.emb.weight[:-1] = self.emb_.weight[:-1] = vectors
 
     def forward(self, tokens):
         return self.dropout(torch.cat([self.emb(tokens), self.emb_(tokens)], -1))
@@ -35,4 +34,7 @@ class QuestionEncoder(nn.Module):
         self.rnn = {"LSTM": nn.LSTM, "GRU": nn.GRU}[rnn](size_in, hidden, batch_first=True)
 
     def forward(self, words):
+        if words.is_cuda:  # cuDNN's autocast takes float16 for this, whatever type was asked for
+            with torch.autocast("cuda", enabled=False):
+                return self.rnn(words.float())[0]
         return self.rnn(words)[0]

@@ -5,6 +5,7 @@ what one does with the same batch size. Process 0 alone writes. Without torchrun
 """
 import contextlib
 import os
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -29,14 +30,16 @@ def begin(gpu):
     if environment_number("WORLD_SIZE") == 1 or dist.is_initialized():
         return gpu
     if lacking := [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
-        raise UserError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and {lacking[0]} is not set: start several processes with torchrun, or unset WORLD_SIZE")
+        raise UserError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and {lacking[0]} is not set: "
+                        "start several processes with torchrun, or unset WORLD_SIZE")
     local, here = environment_number("LOCAL_RANK"), environment_number("LOCAL_WORLD_SIZE")
     on_gpu = gpu != -1 and torch.cuda.is_available()
     if on_gpu and torch.cuda.device_count() < here:
         raise UserError(f"{here} processes and {torch.cuda.device_count()} GPUs on this machine: lower --nproc_per_node, or --gpu -1 for CPUs")
     if on_gpu:
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if on_gpu else "gloo")
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(hours=2),  # while the first one downloads or encodes images
+                            device_id=torch.device("cuda", local) if on_gpu else None)
     return local if on_gpu else -1
 
 

@@ -1,4 +1,6 @@
-"""Whole runs of train.py, killed (SIGKILL) at random moments, each second time while a checkpoint is written, and resumed, against one that was never stopped: do they end with the same bits?
+"""Whole runs of train.py, killed (SIGKILL) at random moments and resumed, against one that was never stopped: do they end with the same bits?
+
+Each second kill comes while a checkpoint is written.
 
     python tests/kill_train.py [--kills 20] [--seed 0]
 

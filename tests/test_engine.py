@@ -201,6 +201,16 @@ def test_two_runs_in_one_folder(tmp_path):
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_exit_codes_of_signals(number, code):
-    script = f"import sys, os, signal, time; sys.path.insert(0, {str(ROOT)!r})\nimport utils\nsignal.signal(signal.SIGINT, signal.default_int_handler)\ndef main():\n    os.kill(os.getpid(), {int(number)})\n    time.sleep(5)\n"
-    done = subprocess.run([sys.executable, "-c", script + "utils.run_main(main)"], capture_output=True, text=True)
+    script = f"""
+import os, signal, sys, time
+sys.path.insert(0, {str(ROOT)!r})
+import utils
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+def main():
+    os.kill(os.getpid(), {int(number)})
+    time.sleep(5)
+utils.run_main(main)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == code and len(done.stderr.splitlines()) == 1

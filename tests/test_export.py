@@ -15,7 +15,9 @@ WORDS, ANSWERS = ["is", "there", "a", "mass", "left"], ["yes", "no", "left lung"
 def run(request, tmp_path):
     """A run's folder with an untrained checkpoint whose BN layers have statistics, and its model."""
     torch.manual_seed(0)
-    arguments = dict(fusion=request.param.split()[0], softmax="softmax" in request.param, gate="softmax" in request.param, prior="softmax" in request.param, components=3 * ("softmax" in request.param),
+    fusion, *more = request.param.split()
+    best = bool(more)
+    arguments = dict(fusion=fusion, softmax=best, gate=best, prior=best, components=3 * best,
                      ntoken=len(WORDS), num_answers=len(ANSWERS), word_dim=8, hidden=32, encoder="efficientnet_lite0", shared=True)
     model = VQAModel(**arguments)
     if model.prior:

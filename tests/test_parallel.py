@@ -96,7 +96,7 @@ def test_training_with_two_processes(tiny, tmp_path):
     logs = []
     for count in (1, 2):
         done = run(count, ROOT / "train.py", "--RAD_dir", tiny, "--epochs", 1, "--num_hid", 32, "--gpu", -1, "--encoder", "efficientnet_lite0", "--no-mtpt",
-                        "--precision", "float32", "--recipe", "paper", "--blocks", 1, "--output", tmp_path / str(count))
+                        "--precision", "float32", "--recipe", "paper", "--blocks", 1, "--no-distmodal", "--output", tmp_path / str(count))
         assert done.returncode == 0, done.stderr[-2000:]
         assert done.stdout.count("epoch 0 of 0-0") == 1
         logs.append([json.loads(line) for line in (tmp_path / str(count) / "log.jsonl").read_text().splitlines()])

@@ -222,7 +222,8 @@ def test_command_line(tmp_path):
     done = run("--output", "made", "--images", 60)
     assert done.returncode == 0 and len(contents(tmp_path / "made")) == 62
     (tmp_path / "file").write_text("mine")
-    for arguments in (["--output", "made", "--images", 60], ["--output", "few", "--images", 3], ["--output", "file", "--images", 60], ["--output", "file/below", "--images", 60]):
+    for arguments in (["--output", "made", "--images", 60], ["--output", "few", "--images", 3], ["--output", "file", "--images", 60],
+                      ["--output", "file/below", "--images", 60]):
         refused = run(*arguments)
         assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and refused.stderr.startswith("error: ")
     assert (tmp_path / "file").read_text() == "mine"
