@@ -26,6 +26,11 @@ def spatial_features(height, width, dtype=torch.float32, device=None):
     return torch.stack(columns, 1).to(dtype=dtype, device=device)
 
 
+def twice_the_gradient(tensor):
+    """The same values, and twice the gradient."""
+    return 2 * tensor - tensor.detach()
+
+
 class NonLocalBlock(nn.Module):
     """The weights of one non-local block (embedded Gaussian): z = BN(W y) + x, y = softmax(theta(x) phi(x)^T) g(x).
 
@@ -77,9 +82,10 @@ class NonLocalBlock(nn.Module):
                 sample_means = (centre @ values).squeeze(1)  # (B, D)
                 mean_y = sum_over_all(sample_means.sum(0)) / samples  # (D,)
                 between = sample_means - mean_y
-                within = of_low.flatten(0, 1).T @ (gram @ values).flatten(0, 1).to(low)  # (D, D)
+                # values^T G values and diag(W cov W^T) are quadratic forms of symmetric matrices: the gradient of both factors is twice that of one
+                within = of_low.detach().flatten(0, 1).T @ (gram @ twice_the_gradient(values)).flatten(0, 1).to(low)  # (D, D)
                 covariance = sum_over_all(within.to(weight.dtype) + between.T @ between / samples)  # (D, D)
-                variance = ((weight.to(low) @ covariance.to(low)) * weight).sum(1).clamp_min(0)  # (C,) diag(W cov W^T)
+                variance = ((weight.detach().to(low) @ covariance.to(low)) * twice_the_gradient(weight)).sum(1).clamp_min(0)  # (C,)
                 mean = weight @ mean_y + bias
                 self._track(mean.detach(), variance.detach(), samples * tokens)
         a = bn.weight * torch.rsqrt(variance + bn.eps)
@@ -179,9 +185,8 @@ class CMSA(nn.Module):
 
     def _project(self, weight, bias, image, question):
         """theta, phi and g of the cells (their part) and of the words (their part, with the bias): (B, N+T, 3D)."""
-        visual, end = self.visual_dim, self.visual_dim + self.question_dim
-        of_image = F.linear(image, torch.cat([weight[:, :visual], weight[:, end:]], 1))
-        return torch.cat([of_image, F.linear(question, weight[:, visual:end], bias)], 1)
+        visual, of_question, spatial = weight.split([self.visual_dim, self.question_dim, self.spatial_dim], 1)
+        return torch.cat([F.linear(image, torch.cat([visual, spatial], 1)), F.linear(question, of_question, bias)], 1)
 
     @staticmethod
     def _first_attention(scores, cells, words):

@@ -119,15 +119,17 @@ def pair(case, against, remark=""):
 
 
 def multiply_adds(batch, cells=49, words=12, visual=512, question=1024, spatial=8, blocks=2, dense=False):
-    """Multiply-adds in the matrix products of one CMSA forward pass of a batch, training mode; a backward pass takes twice as many.
+    """Multiply-adds in the matrix products of one CMSA pass over a batch, training mode: (forward, backward).
 
-    Line by line those of attention.CMSA.forward, or of forward_dense. Elementwise work, softmax and sums are not counted, nor what
-    flash attention computes again in its backward pass.
+    Line by line those of attention.CMSA.forward, or of forward_dense. Backward takes twice as many, but for the products in `affine` whose
+    gradient is needed for one factor only. Elementwise work, softmax and sums are not counted, nor what flash attention computes again
+    in its backward pass.
     """
     channels, parts, tokens = visual + question + spatial, cells + words, cells * words  # C, r = N + T, L = T * N
     inner = channels // 2  # D
     if dense:  # theta, phi and g; scores, and their product with g; W
-        return blocks * batch * tokens * (3 * channels * inner + 2 * tokens * inner + inner * channels)
+        total = blocks * batch * tokens * (3 * channels * inner + 2 * tokens * inner + inner * channels)
+        return total, 2 * total
 
     def behind(rank):  # `affine`: Gram matrix, means, Gram times values, the covariance within and between, W cov, W mean; then y and W y
         a_sample = tokens * rank**2 + rank * inner + rank**2 * inner + rank * inner**2 + inner**2 + words * inner * (rank + channels)
@@ -137,7 +139,8 @@ def multiply_adds(batch, cells=49, words=12, visual=512, question=1024, spatial=
     if blocks == 2:
         folded = 3 * inner * channels * (1 + inner) + batch * parts * inner * 3 * inner  # c and W through the projections; values through both
         total += project + folded + batch * ((2 * parts)**2 * (inner + tokens) + 2 * tokens**2 * 2 * parts) + behind(2 * parts)
-    return total
+    halved = sum(batch * rank * inner**2 + channels * inner**2 for rank in (parts, 2 * parts)[:blocks])
+    return total, 2 * total - halved
 
 
 def resident(field):
@@ -359,16 +362,17 @@ def cmsa_rows(args, skipped):
             cases.pop(f"compiled CMSA forward+backward, {dtype}", None)
             skipped[f"torch.compile, {dtype}"] = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
     interleave(cases, args.repeats, args.device, warm=not args.quick)
-    rows, (count, dense) = [], (multiply_adds(args.batch_size, blocks=args.blocks, dense=dense) for dense in (False, True))
+    rows, (ours, dense) = [], (multiply_adds(args.batch_size, blocks=args.blocks, dense=dense) for dense in (False, True))
+    ahead, back, dense_ahead, dense_back = (number / args.batch_size / 1e9 for number in (*ours, *dense))
     for dtype in args.dtype:
         for part in ("forward", "forward+backward"):
             rows += pair(f"CMSA {part}, {dtype}", f"dense CMSA {part}, {dtype}", "target: 9" * ((part, dtype) == ("forward+backward", "float32")))
         rows += pair(f"compiled CMSA forward+backward, {dtype}", f"CMSA forward+backward, {dtype}")
         rate, limit = (2e-9 * number / statistics.median(SECONDS[case]) for number, case in (
-            (3 * count, f"CMSA forward+backward, {dtype}"), (size**3, f"matrix product, {dtype}")))
+            (sum(ours), f"CMSA forward+backward, {dtype}"), (size**3, f"matrix product, {dtype}")))
         rows.append(row(f"rate of CMSA forward+backward, {dtype}", rate, f"matrix product of size {size}, {dtype}", limit, "GFLOP/s", args.repeats,
-                        f"{count / args.batch_size / 1e9:.3f} G multiply-adds a sample forward (dense: {dense / args.batch_size / 1e9:.3f} G), "
-                        "with backward x 3; target: 0.6"))
+                        f"{ahead:.3f} G multiply-adds a sample forward, {back:.3f} G backward (dense: {dense_ahead:.3f} and {dense_back:.3f} G); "
+                        "target: 0.6"))
     return rows + pair("CMSA forward+backward, bfloat16", "CMSA forward+backward, float32")
 
 

@@ -247,8 +247,7 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
     tells which questions or images a batch holds. `checkpoint` is what goes into every checkpoint beside model, optimizer, progress and random states.
     schedule(epoch, epochs, base rate) -> rate, multiplied by a parameter group's "scale" and, over the first `warmup` steps, by a factor
     rising to 1. Validates and saves after every `every` epochs and after the last; within an epoch saves every `save_seconds`. Losses are read
-    from the device every `read_every` steps (1, on a GPU 25, which then waits for nothing here but, of several processes, for the others)
-    and before each save.
+    from the device every `read_every` steps (1, on a GPU 25) and before each save.
 
     A run goes on from `progress`, what `restore` gave, and ends with the bits of one that was never stopped. Ctrl-C and SIGTERM save
     and raise Stopped. Raises UserError when the loss or its gradient is not finite.
@@ -294,16 +293,16 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
                     for group in optimizer.param_groups:
                         group["lr"] = rate * group.get("scale", 1) * min(1, (epoch * count + steps + 1) / max(warmup, 1))
                     loss, good, of = batch_loss(batch)
-                    part = 1.0 if world()[1] == 1 else of / sum(everyones(of))  # this process's share of the batch
+                    told = everyones((of, stopped[0] if stopped else 0, time.perf_counter() - safe > save_seconds))  # then all do the same
+                    part = 1.0 if len(told) == 1 else of / sum(number for number, *_ in told)  # this process's share of the batch
                     norm = train_step(model, optimizer, loss * part * world()[1], args.clip_norm)  # gradients are averaged over the processes
                     unread.append((torch.stack([number.detach().double() for number in (loss, norm, good)]), part, of, batch, steps))
                     steps += 1
                     if len(unread) >= read_every:
                         read()
                         bar.set_postfix(loss=f"{total / steps:.3f}", rate=f"{rate:.4g}")
-                    signals = everyones((stopped[0] if stopped else 0, time.perf_counter() - safe > save_seconds))  # all do the same
-                    signal = max(number for number, _ in signals)
-                    if signal or signals[0][1]:
+                    signal = max(number for _, number, _ in told)
+                    if signal or told[0][2]:
                         read()
                         sums = [sum(column) for column in zip(*everyones([total, right, scored]))]
                         save("last.pth", epoch - 1, [*sums, steps])

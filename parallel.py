@@ -38,7 +38,8 @@ def begin(gpu):
         raise UserError(f"{here} processes and {torch.cuda.device_count()} GPUs on this machine: lower --nproc_per_node, or --gpu -1 for CPUs")
     if on_gpu:
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(hours=2),  # while the first one downloads or encodes images
+    # gloo beside NCCL: what `everyones` tells then waits for no GPU. Two hours: the first process may download data and encode images alone
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(hours=2),
                             device_id=torch.device("cuda", local) if on_gpu else None)
     return local if on_gpu else -1
 
