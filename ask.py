@@ -29,7 +29,7 @@ from torch.nn import functional as F
 
 from base_model import is_official
 from dataset_RAD import MAX_PIXELS, SIZE, encode, read_image, to_float, tokenize
-from engine import check_checkpoint, find_checkpoint, make_model
+from engine import USED_KEYS, check_checkpoint, find_checkpoint, make_model
 from utils import UserError, atomic_path, choose_device, load_checkpoint, run_main, say
 
 HERE = Path(__file__).resolve().parent
@@ -170,7 +170,7 @@ def load(path, device="cpu"):
     if is_official(state):
         raise UserError(f"{path} is a checkpoint of the official code, which holds neither its words nor its answers: "
                         "test.py --input can evaluate it, ask.py needs one of train.py's")
-    kept = check_checkpoint(state, path, ("model", "model_arguments", "dictionary", "answers", "question_len", "data"))
+    kept = check_checkpoint(state, path, USED_KEYS)
     model = make_model(kept, path)
     return model.to(device).eval(), {key: value for key, value in kept.items() if key not in ("model", "random")} | {"path": str(path)}
 

@@ -457,7 +457,11 @@ def read_checkpoint(path):
     return check_checkpoint(load_checkpoint(path), path)
 
 
-def check_checkpoint(state, path, keys=("model", "model_arguments", "dictionary", "answers"), what="train.py writes last.pth and best.pth"):
+MODEL_KEYS = ("model", "model_arguments", "dictionary", "answers")  # of a checkpoint: what makes its model again
+USED_KEYS = (*MODEL_KEYS, "question_len", "data")  # what using it on questions takes besides
+
+
+def check_checkpoint(state, path, keys=MODEL_KEYS, what="train.py writes last.pth and best.pth"):
     """`state`, if it is a checkpoint of ours with these keys. Raises UserError when it is none, or was written by a newer version."""
     if not isinstance(state, dict) or not {"version", *keys} <= set(state):
         raise UserError(f"{path} is not a checkpoint of this program: {what}")

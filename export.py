@@ -18,7 +18,7 @@ from torch import nn
 
 from base_model import is_official
 from dataset_RAD import MEAN, STD
-from engine import check_checkpoint, find_checkpoint, make_model
+from engine import USED_KEYS, check_checkpoint, find_checkpoint, make_model
 from utils import UserError, atomic_path, load_checkpoint, run_main, say
 
 HERE = Path(__file__).resolve().parent
@@ -99,7 +99,7 @@ def main(arguments=None):
     state = load_checkpoint(path)
     if is_official(state):
         raise UserError(f"{path} is a checkpoint of the official code, which holds neither its words nor its answers: export one of train.py's")
-    kept = check_checkpoint(state, path, ("model", "model_arguments", "dictionary", "answers", "question_len", "data"))
+    kept = check_checkpoint(state, path, USED_KEYS)
     if only := [name for name in ("question_only", "image_only") if kept.get(name)]:
         raise UserError(f"{path} was trained with --{only[0]}: export a model that sees both image and question")
     served = Served(make_model(kept, path)).eval()

@@ -5,12 +5,13 @@
     python test.py --input OFFICIAL.pth --RAD_dir ARCHIVE
 """
 import argparse
+import copy
 from collections import Counter
 from pathlib import Path
 
 from base_model import is_official, load_official
 from dataset_RAD import find_data, set_question_len, split_validation, training_questions
-from engine import (VERSION, Inputs, check_checkpoint, check_vocabulary, describe, encode_images, find_checkpoint, make_model, organ_logits, predict,
+from engine import (USED_KEYS, VERSION, Inputs, check_checkpoint, check_vocabulary, describe, encode_images, find_checkpoint, make_model, organ_logits, predict,
                     without_questions)
 from report import make_report
 from scores import PROTOCOLS, breakdown, format_table, intervals, protocol, table
@@ -49,8 +50,7 @@ def load_model(path, args):
     if is_official(state):
         model, kept = load_official(state), {"official": True, "epoch": state.get("epoch"), "data": None, "split": "official"}
     else:
-        kept = check_checkpoint(state, path, ("model", "model_arguments", "dictionary", "answers", "data", "epoch", "question_len", "split",
-                                              "val_fraction", "seed"))
+        kept = check_checkpoint(state, path, (*USED_KEYS, "epoch", "split", "val_fraction", "seed"))
         model = make_model(kept, path)
     rnn = type(model.q_emb.rnn).__name__
     for what, asked, has in (("model", args.model, model.fusion), ("rnn", args.rnn, rnn), ("split", args.split, kept["split"])):
@@ -92,15 +92,15 @@ def main():
     model.to(device)
     maps_path = encode_images(model.image, data, device) if kept.get("frozen") else None
     organs = organ_logits(model.image.image_type, data, device) if maps_path and model.image.image_type is not None else None
-    only = kept.get("question_only", False) or kept.get("image_only", False)
+    inputs = Inputs(data, device, maps_path, organs, distmodal=model.image.image_type is not None, blank=kept.get("question_only", False))
 
-    def answers(data, blank):
-        inputs = Inputs(data, device, maps_path, organs, distmodal=model.image.image_type is not None, blank=blank)
-        return predict(model, data.test, inputs, device, args.precision, args.batch_size), inputs  # (questions, answers)
-    found, inputs = answers(data, kept.get("question_only", False))
-    rows = describe(data.test, found, data, kept["split"], training)
-    if not only:
-        for field, (blanked, _) in (("answer_without_image", answers(data, True)), ("answer_without_question", answers(without_questions(data), False))):
+    def answers(questions, inputs):
+        return predict(model, questions, inputs, device, args.precision, args.batch_size)  # (questions, answers)
+    rows = describe(data.test, answers(data.test, inputs), data, kept["split"], training)
+    if not (kept.get("question_only") or kept.get("image_only")):
+        blank = copy.copy(inputs)  # shares the maps, which may be on the GPU
+        blank.blank = True
+        for field, blanked in (("answer_without_image", answers(data.test, blank)), ("answer_without_question", answers(without_questions(data).test, inputs))):
             for row, best in zip(rows, blanked.argmax(1).tolist()):
                 row[field] = data.answers[best]
 
