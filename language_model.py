@@ -1,4 +1,5 @@
 """The question's side: word embedding and recurrent question encoder (DESIGN section 4)."""
+
 import torch
 from torch import nn
 

@@ -3,6 +3,7 @@
 Each process takes its share of every batch; batch-norm statistics and gradients are those of the whole batch, so that N processes do
 what one does with the same batch size. Process 0 alone writes. Without torchrun every function here does nothing.
 """
+
 import contextlib
 import os
 from datetime import timedelta
@@ -18,7 +19,9 @@ def environment_number(name):
     """A number that torchrun sets in the environment, 1 where it is not set. Raises UserError for what is none."""
     text = os.environ.get(name, "1")
     if not text.isdecimal():
-        raise UserError(f"{name} is {text[:40]!r} in the environment: a number is wanted, as torchrun sets it")
+        raise UserError(
+            f"{name} is {text[:40]!r} in the environment: a number is wanted, as torchrun sets it"
+        )
     return int(text)
 
 
@@ -29,18 +32,29 @@ def begin(gpu):
     """
     if environment_number("WORLD_SIZE") == 1 or dist.is_initialized():
         return gpu
-    if lacking := [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
-        raise UserError(f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and {lacking[0]} is not set: "
-                        "start several processes with torchrun, or unset WORLD_SIZE")
+    if lacking := [
+        name
+        for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+        if name not in os.environ
+    ]:
+        raise UserError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and {lacking[0]} is not set: "
+            "start several processes with torchrun, or unset WORLD_SIZE"
+        )
     local, here = environment_number("LOCAL_RANK"), environment_number("LOCAL_WORLD_SIZE")
     on_gpu = gpu != -1 and torch.cuda.is_available()
     if on_gpu and torch.cuda.device_count() < here:
-        raise UserError(f"{here} processes and {torch.cuda.device_count()} GPUs on this machine: lower --nproc_per_node, or --gpu -1 for CPUs")
+        raise UserError(
+            f"{here} processes and {torch.cuda.device_count()} GPUs on this machine: lower --nproc_per_node, or --gpu -1 for CPUs"
+        )
     if on_gpu:
         torch.cuda.set_device(local)
     # gloo beside NCCL: what `everyones` tells then waits for no GPU. Two hours: the first process may download data and encode images alone
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=timedelta(hours=2),
-                            device_id=torch.device("cuda", local) if on_gpu else None)
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+        timeout=timedelta(hours=2),
+        device_id=torch.device("cuda", local) if on_gpu else None,
+    )
     return local if on_gpu else -1
 
 
@@ -113,7 +127,11 @@ def sum_over_all(tensor):
 
 def count_over_all(number, device):
     """A number summed over all processes: itself, or a float64 tensor without dimensions."""
-    return number if world()[1] == 1 else _Sum.apply(torch.tensor(float(number), dtype=torch.float64, device=device))
+    return (
+        number
+        if world()[1] == 1
+        else _Sum.apply(torch.tensor(float(number), dtype=torch.float64, device=device))
+    )
 
 
 class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -135,7 +153,10 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean.detach().to(self.running_mean), self.momentum)
-            self.running_var.lerp_((variance.detach() * (count / max(count - 1, 1))).to(self.running_var), self.momentum)
+            self.running_var.lerp_(
+                (variance.detach() * (count / max(count - 1, 1))).to(self.running_var),
+                self.momentum,
+            )
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
 
@@ -146,9 +167,15 @@ def synchronise_norms(module):
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for name, child in module.named_children():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            new = SyncedBatchNorm(child.num_features, child.eps, child.momentum).train(child.training)
+            new = SyncedBatchNorm(child.num_features, child.eps, child.momentum).train(
+                child.training
+            )
             new.weight, new.bias = child.weight, child.bias
-            new.running_mean, new.running_var, new.num_batches_tracked = child.running_mean, child.running_var, child.num_batches_tracked
+            new.running_mean, new.running_var, new.num_batches_tracked = (
+                child.running_mean,
+                child.running_var,
+                child.num_batches_tracked,
+            )
             setattr(module, name, new)
         else:
             synchronise_norms(child)
@@ -161,4 +188,6 @@ def parallel(model):
         return model
     device = next(model.parameters()).device
     # a BN right behind a bias cancels it: some parameters have no part in the loss
-    return nn.parallel.DistributedDataParallel(model, [device.index] if device.type == "cuda" else None, find_unused_parameters=True)
+    return nn.parallel.DistributedDataParallel(
+        model, [device.index] if device.type == "cuda" else None, find_unused_parameters=True
+    )

@@ -4,6 +4,7 @@ Nothing here comes from a patient. It exists so that the whole program runs with
 that looks at the pictures beats one that only reads the questions: every wording has each of its answers equally often.
 Left and right are the patient's, as a radiologist reads a picture: the patient's left is at the right edge.
 """
+
 import argparse
 import contextlib
 import itertools
@@ -21,9 +22,9 @@ from utils import UserError, run_main, write_json
 JSON_NAME = "VQA_RAD Dataset Public.json"
 MARK = "Drawings, not radiology: made by phantom_RAD.py\n"
 IMAGE_FOLDER = "VQA_RAD Image Folder"
-CANVAS = 320                # pixels; drawn at this size, then resized
-TEST_SHARE = 0.2            # of the images; a test image never occurs in training
-FEWEST_IMAGES = 60          # with fewer, some question types are missing from the test part
+CANVAS = 320  # pixels; drawn at this size, then resized
+TEST_SHARE = 0.2  # of the images; a test image never occurs in training
+FEWEST_IMAGES = 60  # with fewer, some question types are missing from the test part
 RECORDS_PER_WEIGHT = 0.097  # records per image that a template of weight 1 asks for
 
 HEAD = ["normal", "lesion", "lesion", "hydrocephalus", "lesion"]
@@ -32,17 +33,32 @@ ABDOMEN = ["normal", "lesion", "lesion", "ascites", "lesion"]
 PLAIN = ["normal", "lesion", "lesion"]
 
 # organ, modality, weighting, plane, findings, how many of 20 images
-KINDS = [("HEAD", "CT", None, "axial", HEAD, 2), ("HEAD", "MRI", "T1", "axial", HEAD, 1), ("HEAD", "MRI", "T2", "axial", HEAD, 2),
-         ("HEAD", "MRI", "T1", "sagittal", PLAIN, 1), ("HEAD", "MRI", "T2", "sagittal", PLAIN, 1),
-         ("HEAD", "MRI", "T1", "coronal", HEAD, 1), ("CHEST", "X-ray", None, "PA", XRAY, 5), ("CHEST", "CT", None, "axial", PLAIN, 1),
-         ("ABD", "CT", None, "axial", ABDOMEN, 2), ("ABD", "MRI", "T2", "axial", ABDOMEN, 1), ("ABD", "MRI", "T1", "axial", ABDOMEN, 1),
-         ("ABD", "CT", None, "coronal", ABDOMEN, 1), ("ABD", "MRI", "T1", "coronal", ABDOMEN, 1)]
+KINDS = [
+    ("HEAD", "CT", None, "axial", HEAD, 2),
+    ("HEAD", "MRI", "T1", "axial", HEAD, 1),
+    ("HEAD", "MRI", "T2", "axial", HEAD, 2),
+    ("HEAD", "MRI", "T1", "sagittal", PLAIN, 1),
+    ("HEAD", "MRI", "T2", "sagittal", PLAIN, 1),
+    ("HEAD", "MRI", "T1", "coronal", HEAD, 1),
+    ("CHEST", "X-ray", None, "PA", XRAY, 5),
+    ("CHEST", "CT", None, "axial", PLAIN, 1),
+    ("ABD", "CT", None, "axial", ABDOMEN, 2),
+    ("ABD", "MRI", "T2", "axial", ABDOMEN, 1),
+    ("ABD", "MRI", "T1", "axial", ABDOMEN, 1),
+    ("ABD", "CT", None, "coronal", ABDOMEN, 1),
+    ("ABD", "MRI", "T1", "coronal", ABDOMEN, 1),
+]
 
 # where lesions lie: the organ's centre, and the distance from it across and down (fractions of the picture)
-PLACES = {("HEAD", "axial"): (0.5, 0.5, 0.18, 0.20), ("HEAD", "coronal"): (0.5, 0.41, 0.18, 0.16),
-          ("HEAD", "sagittal"): (0.53, 0.39, 0.19, 0.14), ("CHEST", "PA"): (0.5, 0.46, 0.22, 0.17),
-          ("CHEST", "axial"): (0.5, 0.5, 0.23, 0.13), ("ABD", "axial"): (0.5, 0.5, 0.23, 0.14),
-          ("ABD", "coronal"): (0.5, 0.47, 0.2, 0.2)}
+PLACES = {
+    ("HEAD", "axial"): (0.5, 0.5, 0.18, 0.20),
+    ("HEAD", "coronal"): (0.5, 0.41, 0.18, 0.16),
+    ("HEAD", "sagittal"): (0.53, 0.39, 0.19, 0.14),
+    ("CHEST", "PA"): (0.5, 0.46, 0.22, 0.17),
+    ("CHEST", "axial"): (0.5, 0.5, 0.23, 0.13),
+    ("ABD", "axial"): (0.5, 0.5, 0.23, 0.14),
+    ("ABD", "coronal"): (0.5, 0.47, 0.2, 0.2),
+}
 
 # greys (0..255) by look: bone, fat, soft tissue, a second soft tissue, fluid
 GREYS = {None: (255, 60, 120, 140, 35), "T1": (25, 235, 130, 165, 15), "T2": (15, 150, 85, 65, 240)}
@@ -51,19 +67,20 @@ GREYS = {None: (255, 60, 120, 140, 35), "T1": (25, 235, 130, 165, 15), "T2": (15
 @dataclass
 class Scene:
     """What one picture shows."""
-    number: int     # from 1, position in the data set; seeds the drawing
+
+    number: int  # from 1, position in the data set; seeds the drawing
     test: bool
-    organ: str      # HEAD, CHEST, ABD
-    modality: str   # CT, MRI, X-ray
+    organ: str  # HEAD, CHEST, ABD
+    modality: str  # CT, MRI, X-ray
     weighting: str  # T1, T2; None unless MRI
-    plane: str      # axial, coronal, sagittal, PA
-    finding: str    # normal, lesion, hydrocephalus, effusion, pneumothorax, cardiomegaly, ascites
-    side: str       # left, right (the patient's); None when the finding has no side
-    count: int      # of lesions; 0 for any other finding. All lie on one side
-    half: str       # upper, lower; None unless one lesion
-    size: str       # large, small; None unless one lesion
-    cystic: bool    # a rim with an inside of the opposite tone; only large lesions
-    tone: str       # bright, dark; None without a lesion
+    plane: str  # axial, coronal, sagittal, PA
+    finding: str  # normal, lesion, hydrocephalus, effusion, pneumothorax, cardiomegaly, ascites
+    side: str  # left, right (the patient's); None when the finding has no side
+    count: int  # of lesions; 0 for any other finding. All lie on one side
+    half: str  # upper, lower; None unless one lesion
+    size: str  # large, small; None unless one lesion
+    cystic: bool  # a rim with an inside of the opposite tone; only large lesions
+    tone: str  # bright, dark; None without a lesion
     contrast: bool  # bowel filled with contrast medium
 
     @property
@@ -79,13 +96,21 @@ class Scene:
     @property
     def ventricles(self):
         """Colour of the ventricles, None where they aren't in the picture."""
-        return None if self.organ != "HEAD" or self.plane == "sagittal" else "white" if self.weighting == "T2" else "black"
+        return (
+            None
+            if self.organ != "HEAD" or self.plane == "sagittal"
+            else "white"
+            if self.weighting == "T2"
+            else "black"
+        )
 
 
 def scenes(seed=0, images=320):
     """What the pictures show: a list of `images` Scenes. Raises UserError for a seed or a number that can't be used."""
     if seed < 0 or images < FEWEST_IMAGES:
-        raise UserError(f"the phantom needs --seed 0 or more and --images {FEWEST_IMAGES} or more; got --seed {seed} --images {images}")
+        raise UserError(
+            f"the phantom needs --seed 0 or more and --images {FEWEST_IMAGES} or more; got --seed {seed} --images {images}"
+        )
     rng = np.random.default_rng([seed, 0])
     tests = round(images * TEST_SHARE)
     split = rng.permutation([True] * tests + [False] * (images - tests)).tolist()
@@ -102,18 +127,46 @@ def deal(decks, name, values, rng):
 
 def make_scene(number, test, decks, rng):
     """Draw the lots for one picture."""
-    organ, modality, weighting, plane, findings, _ = deal(decks, "kind", [kind for kind in KINDS for _ in range(kind[-1])], rng)
+    organ, modality, weighting, plane, findings, _ = deal(
+        decks, "kind", [kind for kind in KINDS for _ in range(kind[-1])], rng
+    )
     finding = deal(decks, tuple(findings), findings, rng)
-    side = deal(decks, f"side {finding}", ["left", "right"], rng) if finding in ("lesion", "effusion", "pneumothorax") else None
+    side = (
+        deal(decks, f"side {finding}", ["left", "right"], rng)
+        if finding in ("lesion", "effusion", "pneumothorax")
+        else None
+    )
     count, half, size, cystic, tone = 0, None, None, False, None
     if finding == "lesion":
         count = deal(decks, "count", [1, 1, 1, 2, 3], rng)
-        tone = deal(decks, "tone", ["bright", "dark"], rng) if organ != "CHEST" else "bright"  # lungs are dark: a dark one is invisible
+        tone = (
+            deal(decks, "tone", ["bright", "dark"], rng) if organ != "CHEST" else "bright"
+        )  # lungs are dark: a dark one is invisible
     if count == 1:
         half = deal(decks, "half", ["upper", "lower"], rng)
-        size, cystic = deal(decks, "size", [("large", True), ("large", False), ("small", False), ("small", False)], rng)
+        size, cystic = deal(
+            decks,
+            "size",
+            [("large", True), ("large", False), ("small", False), ("small", False)],
+            rng,
+        )
     contrast = organ == "ABD" and deal(decks, "contrast", [True, False], rng)
-    return Scene(number, test, organ, modality, weighting, plane, finding, side, count, half, size, cystic, tone, contrast)
+    return Scene(
+        number,
+        test,
+        organ,
+        modality,
+        weighting,
+        plane,
+        finding,
+        side,
+        count,
+        half,
+        size,
+        cystic,
+        tone,
+        contrast,
+    )
 
 
 def bounds(x, y, rx, ry):
@@ -151,27 +204,79 @@ def draw_head(pen, scene, rng):
     if coronal:
         box(pen, 0.5, 0.86, 0.2, 0.2, soft2)
         oval(pen, 0.5, 0.72, 0.30, 0.16, fat)
-    for rx, rim, grey in ((0.405, -0.025, fat), (0.38, 0, bone), (0.345, 0.035, fluid), (0.335, 0.045, soft), (0.27, 0.11, soft2)):
+    for rx, rim, grey in (
+        (0.405, -0.025, fat),
+        (0.38, 0, bone),
+        (0.345, 0.035, fluid),
+        (0.335, 0.045, soft),
+        (0.27, 0.11, soft2),
+    ):
         oval(pen, 0.5, y, rx, ry - rim, grey)
-    rays(pen, 0.5, y, 0.335, ry - 0.045, np.arange(0, 6.2, 0.28) + rng.uniform(0, 0.28), 0.84, fluid, 3)
+    rays(
+        pen,
+        0.5,
+        y,
+        0.335,
+        ry - 0.045,
+        np.arange(0, 6.2, 0.28) + rng.uniform(0, 0.28),
+        0.84,
+        fluid,
+        3,
+    )
     rays(pen, 0.5, y, 0.335, ry - 0.045, (np.pi / 2, -np.pi / 2), 0, fluid, 2)
     if coronal:
         oval(pen, 0.5, 0.71, 0.2, 0.09, soft)
         box(pen, 0.5, 0.88, 0.05, 0.14, soft)
     for s in (-1, 1):
-        oval(pen, 0.5 + s * (0.095 if wide else 0.04), y - 0.06, *((0.1, 0.15) if wide else (0.028, 0.075)), fluid)
-        oval(pen, 0.5 + s * (0.1 if wide else 0.055), y + 0.09, *((0.08, 0.12) if wide else (0.025, 0.06)), fluid)
+        oval(
+            pen,
+            0.5 + s * (0.095 if wide else 0.04),
+            y - 0.06,
+            *((0.1, 0.15) if wide else (0.028, 0.075)),
+            fluid,
+        )
+        oval(
+            pen,
+            0.5 + s * (0.1 if wide else 0.055),
+            y + 0.09,
+            *((0.08, 0.12) if wide else (0.025, 0.06)),
+            fluid,
+        )
 
 
 def draw_head_sagittal(pen, scene, rng):
     """Head from the side, face to the left: skull, brain, corpus callosum, cerebellum, brain stem, spine, nose and jaw."""
     bone, fat, soft, soft2, fluid = GREYS[scene.weighting]
     box(pen, 0.56, 0.85, 0.14, 0.2, fat)
-    face = ((0.14, 0.42), (0.05, 0.6), (0.12, 0.64), (0.1, 0.72), (0.17, 0.9), (0.36, 0.9), (0.5, 0.78), (0.5, 0.5))
+    face = (
+        (0.14, 0.42),
+        (0.05, 0.6),
+        (0.12, 0.64),
+        (0.1, 0.72),
+        (0.17, 0.9),
+        (0.36, 0.9),
+        (0.5, 0.78),
+        (0.5, 0.5),
+    )
     pen.polygon([(CANVAS * x, CANVAS * y) for x, y in face], fill=fat)
-    for y, rx, ry, grey in ((0.4, 0.43, 0.37, fat), (0.4, 0.405, 0.345, bone), (0.39, 0.37, 0.31, fluid), (0.385, 0.36, 0.295, soft)):
+    for y, rx, ry, grey in (
+        (0.4, 0.43, 0.37, fat),
+        (0.4, 0.405, 0.345, bone),
+        (0.39, 0.37, 0.31, fluid),
+        (0.385, 0.36, 0.295, soft),
+    ):
         oval(pen, 0.53, y, rx, ry, grey)
-    rays(pen, 0.53, 0.385, 0.36, 0.295, np.arange(2.98, 6.44, 0.2) + rng.uniform(-0.1, 0.1), 0.72, fluid, 3)
+    rays(
+        pen,
+        0.53,
+        0.385,
+        0.36,
+        0.295,
+        np.arange(2.98, 6.44, 0.2) + rng.uniform(-0.1, 0.1),
+        0.72,
+        fluid,
+        3,
+    )
     pen.arc(bounds(0.53, 0.43, 0.17, 0.12), 180, 360, fill=soft2 + 60, width=9)
     oval(pen, 0.75, 0.66, 0.12, 0.09, soft2)
     box(pen, 0.58, 0.78, 0.045, 0.24, soft)
@@ -201,7 +306,9 @@ def draw_xray(pen, scene, rng):
         oval(pen, 0.5 + s * 0.215, 0.9, 0.22, 0.11, 150)
     if scene.finding == "effusion":
         pen.chord(bounds(0.5 + direction(scene) * 0.215, 0.5, 0.19, 0.4), 5, 175, fill=235)
-    pen.line([(288, 16), (288, 35), (301, 35)], fill=255, width=4)  # the marker L at the patient's left
+    pen.line(
+        [(288, 16), (288, 35), (301, 35)], fill=255, width=4
+    )  # the marker L at the patient's left
 
 
 def draw_chest_ct(pen, scene, rng):
@@ -226,11 +333,21 @@ def draw_abdomen(pen, scene, rng):
     for rim, grey in ((0, fat), (0.04, soft - 30), (0.065, fluid if ascites else soft - 10)):
         shape(pen, 0.5, 0.5, 0.47 - rim, ry - rim, grey)
     if coronal:  # liver, spleen, kidneys, hips: place from the centre, radii, grey
-        organs = [(-0.2, -0.25, 0.18, 0.16, soft2), (0.24, -0.26, 0.11, 0.14, soft2), (-0.17, 0.03, 0.06, 0.11, soft2 + 15),
-                  (0.17, 0.03, 0.06, 0.11, soft2 + 15), (-0.22, 0.36, 0.14, 0.08, bone), (0.22, 0.36, 0.14, 0.08, bone)]
+        organs = [
+            (-0.2, -0.25, 0.18, 0.16, soft2),
+            (0.24, -0.26, 0.11, 0.14, soft2),
+            (-0.17, 0.03, 0.06, 0.11, soft2 + 15),
+            (0.17, 0.03, 0.06, 0.11, soft2 + 15),
+            (-0.22, 0.36, 0.14, 0.08, bone),
+            (0.22, 0.36, 0.14, 0.08, bone),
+        ]
     else:
-        organs = [(-0.2, -0.06, 0.19, 0.2, soft2), (0.27, 0, 0.1, 0.16, soft2), (-0.17, 0.17, 0.065, 0.07, soft2 + 15),
-                  (0.17, 0.17, 0.065, 0.07, soft2 + 15)]
+        organs = [
+            (-0.2, -0.06, 0.19, 0.2, soft2),
+            (0.27, 0, 0.1, 0.16, soft2),
+            (-0.17, 0.17, 0.065, 0.07, soft2 + 15),
+            (0.17, 0.17, 0.065, 0.07, soft2 + 15),
+        ]
     squeeze = 0.62 if ascites else 1  # the fluid pushes the organs to the middle
     for dx, dy, rx, ry, grey in organs:
         oval(pen, 0.5 + squeeze * dx, 0.5 + squeeze * dy, squeeze * rx, squeeze * ry, grey)
@@ -241,7 +358,9 @@ def draw_abdomen(pen, scene, rng):
         oval(pen, 0.5, 0.7, 0.07, 0.075, max(bone, 60))
         oval(pen, 0.5, 0.71, 0.025, 0.025, fluid)
     for k in range(4 if scene.contrast else 0):
-        oval(pen, 0.5 + 0.05 * (-1) ** k + rng.uniform(-0.01, 0.01), 0.28 + 0.09 * k, 0.05, 0.05, 255)
+        oval(
+            pen, 0.5 + 0.05 * (-1) ** k + rng.uniform(-0.01, 0.01), 0.28 + 0.09 * k, 0.05, 0.05, 255
+        )
 
 
 def lesion_places(scene):
@@ -250,7 +369,7 @@ def lesion_places(scene):
     if scene.count == 1:
         spots = [(1, -1 if scene.half == "upper" else 1, 0.12 if scene.size == "large" else 0.05)]
     else:
-        spots = [(1, -1.15, 0.068), (1, 1.15, 0.068), (1.3, 0, 0.068)][:scene.count]
+        spots = [(1, -1.15, 0.068), (1, 1.15, 0.068), (1.3, 0, 0.068)][: scene.count]
     return [(x + direction(scene) * dx * a, y + dy * b, radius) for a, b, radius in spots]
 
 
@@ -274,9 +393,13 @@ def draw_picture(scene, seed=0):
     by_organ = {"HEAD": draw_head, "CHEST": draw_chest_ct, "ABD": draw_abdomen}
     by_plane.get(scene.plane, by_organ[scene.organ])(pen, scene, rng)
     draw_lesions(pen, scene, rng)
-    image = tilt(image.filter(ImageFilter.GaussianBlur(2.2 if scene.modality == "X-ray" else 1.2)), rng)
+    image = tilt(
+        image.filter(ImageFilter.GaussianBlur(2.2 if scene.modality == "X-ray" else 1.2)), rng
+    )
     width = int(rng.integers(240, 561))
-    image = develop(image.resize((width, int(width * rng.uniform(0.92, 1.08))), Image.Resampling.BILINEAR), rng)
+    image = develop(
+        image.resize((width, int(width * rng.uniform(0.92, 1.08))), Image.Resampling.BILINEAR), rng
+    )
     return image.convert("RGB") if rng.random() < 0.35 else image
 
 
@@ -290,83 +413,294 @@ def tilt(image, rng, resample=Image.Resampling.BILINEAR):
 
 def develop(image, rng):
     """Cloudy texture, contrast, brightness and noise."""
-    cloud = Image.fromarray(rng.random((24, 24), dtype=np.float32)).resize(image.size, Image.Resampling.BICUBIC)
+    cloud = Image.fromarray(rng.random((24, 24), dtype=np.float32)).resize(
+        image.size, Image.Resampling.BICUBIC
+    )
     pixels = np.asarray(image, dtype=np.float32) / 255 * (0.88 + 0.24 * np.asarray(cloud))
-    pixels = np.clip(pixels, 0, 1) ** rng.uniform(0.85, 1.15) * rng.uniform(0.9, 1.0) + rng.uniform(0, 0.03)
-    pixels += rng.standard_normal(pixels.shape, dtype=np.float32) * np.float32(rng.uniform(0.01, 0.035))
+    pixels = np.clip(pixels, 0, 1) ** rng.uniform(0.85, 1.15) * rng.uniform(0.9, 1.0) + rng.uniform(
+        0, 0.03
+    )
+    pixels += rng.standard_normal(pixels.shape, dtype=np.float32) * np.float32(
+        rng.uniform(0.01, 0.035)
+    )
     return Image.fromarray((np.clip(pixels, 0, 1) * 255).astype(np.uint8))
 
 
 def yes(truth, when=True):
-    """"Yes" or "No", or None when the question can't be asked."""
+    """ "Yes" or "No", or None when the question can't be asked."""
     return None if not when else "Yes" if truth else "No"
 
 
-NAMES = {"lesion": "mass", "hydrocephalus": "hydrocephalus", "effusion": "pleural effusion", "pneumothorax": "pneumothorax",
-         "cardiomegaly": "cardiomegaly", "ascites": "ascites"}
-DIAGNOSES = {"normal": "healthy", "hydrocephalus": "raised pressure", "effusion": "pleurisy", "pneumothorax": "collapsed lung",
-             "cardiomegaly": "heart failure", "ascites": "cirrhosis"}  # of lesions: one is a tumor, several are metastases
+NAMES = {
+    "lesion": "mass",
+    "hydrocephalus": "hydrocephalus",
+    "effusion": "pleural effusion",
+    "pneumothorax": "pneumothorax",
+    "cardiomegaly": "cardiomegaly",
+    "ascites": "ascites",
+}
+DIAGNOSES = {
+    "normal": "healthy",
+    "hydrocephalus": "raised pressure",
+    "effusion": "pleurisy",
+    "pneumothorax": "collapsed lung",
+    "cardiomegaly": "heart failure",
+    "ascites": "cirrhosis",
+}  # of lesions: one is a tumor, several are metastases
 ORGANS = {"HEAD": "brain", "CHEST": "chest", "ABD": "abdomen"}
 
 # question type, answer type, weight, scene -> answer (None: can't be asked), wordings, frame text
 TEMPLATES = [
-    ("PRES", "CLOSED", 3, lambda s: yes(s.count),
-     ["Is there a mass?", "Is a mass present?", "Does the image show a mass?"], "Is/Are there a mass in the image?"),
-    *[("PRES", "CLOSED", 1, lambda s, name=name: yes(NAMES.get(s.finding) == name, s.plane == "PA"),
-       [f"Is there a {name}?", f"Is a {name} present?"], f"Is/Are there a {name}?") for name in ("pleural effusion", "pneumothorax")],
-    ("POS", "CLOSED", 3, lambda s: s.laterality if s.count else None,
-     ["Is the lesion on the left or right side?", "Is the lesion left or right sided?"], "Is/Are the lesion on the left or right?"),
-    ("POS", "CLOSED", 2, lambda s: yes(s.laterality == "left", s.laterality and s.count),
-     ["Is the lesion on the patient's left?", "Is the lesion left sided?"], "Is/Are the lesion on the left?"),
-    ("POS", "OPEN", 2, lambda s: s.laterality,
-     ["Which side is abnormal?", "On which side is the abnormality?"], "Which side is the abnormality on?"),
-    ("POS", "OPEN", 3, lambda s: f"{s.half} {s.laterality}" if s.half and s.laterality else None,
-     ["Where is the lesion?", "Where is the lesion located?", "In which quadrant is the lesion?"], "Where is/are the lesion?"),
-    ("POS", "CLOSED", 2, lambda s: s.half,
-     ["Is the lesion in the upper or lower half?", "Is the lesion upper or lower?"], "Is/Are the lesion in the upper or lower half?"),
-    ("ABN", "CLOSED", 3, lambda s: yes(s.finding == "normal"),
-     ["Is this image normal?", "Is this a normal image?"], "Is/Are the image normal?"),
-    ("ABN", "CLOSED", 2, lambda s: yes(s.finding != "normal"),
-     ["Is there an abnormality?", "Is anything abnormal in this image?"], "Is/Are there an abnormality?"),
-    ("ABN", "OPEN", 3, lambda s: NAMES.get(s.finding),
-     ["What is the abnormality?", "What abnormality is shown?"], "What is/are the abnormality?"),
-    ("SIZE", "CLOSED", 3, lambda s: s.size,
-     ["Is the lesion large or small?", "Is this a large or small lesion?"], "Is/Are the lesion large or small?"),
-    ("SIZE", "CLOSED", 1, lambda s: yes(s.finding == "cardiomegaly", s.plane == "PA"),
-     ["Is the heart enlarged?", "Is the heart too wide?"], "Is/Are the heart enlarged?"),
-    ("SIZE", "CLOSED", 1, lambda s: yes(s.finding == "hydrocephalus", s.organ == "HEAD" and s.plane != "sagittal"),
-     ["Are the ventricles enlarged?", "Are the ventricles too wide?"], "Is/Are the ventricles enlarged?"),
-    ("SIZE", "OPEN", 2, lambda s: s.size, ["How big is the lesion?", "What is the size of the lesion?"], "How big is/are the lesion?"),
-    ("ATTRIB", "CLOSED", 2, lambda s: ("cystic" if s.cystic else "solid") if s.size == "large" else None,
-     ["Is the lesion solid or cystic?", "Is this a solid or cystic lesion?"], "Is/Are the lesion solid or cystic?"),
-    ("ATTRIB", "CLOSED", 2, lambda s: yes(s.side is None, s.plane != "sagittal" and s.organ != "ABD"),  # liver and spleen never are
-     ["Are both sides symmetric?", "Is the image symmetric?"], "Is/Are the two sides symmetric?"),
-    ("OTHER", "CLOSED", 3, lambda s: yes(s.contrast, s.organ == "ABD"),
-     ["Was contrast given?", "Was oral contrast given to the patient?"], "Is/Are there contrast in the bowel?"),
-    ("OTHER", "OPEN", 4, lambda s: DIAGNOSES.get(s.finding) or ("tumor" if s.count == 1 else "metastases"),
-     ["What is the diagnosis?", "What is the most likely diagnosis?"], "What is/are the diagnosis?"),
-    ("MODALITY", "OPEN", 4, lambda s: s.modality,
-     ["What imaging modality was used?", "How was this image taken?", "What modality is this?"], "What is the modality?"),
-    *[("MODALITY", "CLOSED", 2, lambda s, name=name: yes(s.modality == name), [f"Is this {a} {name}?", f"Was {a} {name} taken?"],
-       f"Is/Are the image {a} {name}?") for a, name in (("a", "CT"), ("an", "MRI"))],
-    ("MODALITY", "CLOSED", 3, lambda s: s.weighting,
-     ["Is this T1 or T2 weighted?", "Is this a T1 or T2 image?"], "Is/Are the image T1 or T2 weighted?"),
-    ("PLANE", "OPEN", 4, lambda s: s.plane, ["What plane is this?", "In what plane is this image?"], "What is the plane?"),
-    *[("PLANE", "CLOSED", 2, lambda s, name=name: yes(s.plane == name, s.plane != "PA"),
-       [f"Is this {a} {name} image?", f"Is the plane {name}?"], f"Is/Are the image {name}?")
-      for a, name in (("an", "axial"), ("a", "coronal"))],
-    ("COLOR", "CLOSED", 3, lambda s: s.tone if s.organ != "CHEST" else None,
-     ["Is the lesion bright or dark?", "Is this a bright or dark lesion?"], "Is/Are the lesion bright or dark?"),
-    ("COLOR", "OPEN", 2, lambda s: s.ventricles,
-     ["What color are the ventricles?", "What is the color of the ventricles?"], "What color is/are the ventricles?"),
-    ("ORGAN", "OPEN", 3, lambda s: ORGANS[s.organ],
-     ["What organ is shown?", "What part of the body is shown?"], "What organ is/are shown?"),
-    *[("ORGAN", "CLOSED", 1, lambda s, organ=organ: yes(s.organ == organ),
-       [f"Is this the {word}?", f"Is the {word} shown?"], f"Is/Are the {word} shown?") for organ, word in ORGANS.items()],
-    ("COUNT", "OPEN", 4, lambda s: s.count or None,
-     ["How many lesions are there?", "How many lesions are shown?"], "How many lesions is/are there?"),
-    ("COUNT", "CLOSED", 2, lambda s: yes(s.count > 1, s.count),
-     ["Is there more than one lesion?", "Are there multiple lesions?"], "Is/Are there more than one lesion?"),
+    (
+        "PRES",
+        "CLOSED",
+        3,
+        lambda s: yes(s.count),
+        ["Is there a mass?", "Is a mass present?", "Does the image show a mass?"],
+        "Is/Are there a mass in the image?",
+    ),
+    *[
+        (
+            "PRES",
+            "CLOSED",
+            1,
+            lambda s, name=name: yes(NAMES.get(s.finding) == name, s.plane == "PA"),
+            [f"Is there a {name}?", f"Is a {name} present?"],
+            f"Is/Are there a {name}?",
+        )
+        for name in ("pleural effusion", "pneumothorax")
+    ],
+    (
+        "POS",
+        "CLOSED",
+        3,
+        lambda s: s.laterality if s.count else None,
+        ["Is the lesion on the left or right side?", "Is the lesion left or right sided?"],
+        "Is/Are the lesion on the left or right?",
+    ),
+    (
+        "POS",
+        "CLOSED",
+        2,
+        lambda s: yes(s.laterality == "left", s.laterality and s.count),
+        ["Is the lesion on the patient's left?", "Is the lesion left sided?"],
+        "Is/Are the lesion on the left?",
+    ),
+    (
+        "POS",
+        "OPEN",
+        2,
+        lambda s: s.laterality,
+        ["Which side is abnormal?", "On which side is the abnormality?"],
+        "Which side is the abnormality on?",
+    ),
+    (
+        "POS",
+        "OPEN",
+        3,
+        lambda s: f"{s.half} {s.laterality}" if s.half and s.laterality else None,
+        [
+            "Where is the lesion?",
+            "Where is the lesion located?",
+            "In which quadrant is the lesion?",
+        ],
+        "Where is/are the lesion?",
+    ),
+    (
+        "POS",
+        "CLOSED",
+        2,
+        lambda s: s.half,
+        ["Is the lesion in the upper or lower half?", "Is the lesion upper or lower?"],
+        "Is/Are the lesion in the upper or lower half?",
+    ),
+    (
+        "ABN",
+        "CLOSED",
+        3,
+        lambda s: yes(s.finding == "normal"),
+        ["Is this image normal?", "Is this a normal image?"],
+        "Is/Are the image normal?",
+    ),
+    (
+        "ABN",
+        "CLOSED",
+        2,
+        lambda s: yes(s.finding != "normal"),
+        ["Is there an abnormality?", "Is anything abnormal in this image?"],
+        "Is/Are there an abnormality?",
+    ),
+    (
+        "ABN",
+        "OPEN",
+        3,
+        lambda s: NAMES.get(s.finding),
+        ["What is the abnormality?", "What abnormality is shown?"],
+        "What is/are the abnormality?",
+    ),
+    (
+        "SIZE",
+        "CLOSED",
+        3,
+        lambda s: s.size,
+        ["Is the lesion large or small?", "Is this a large or small lesion?"],
+        "Is/Are the lesion large or small?",
+    ),
+    (
+        "SIZE",
+        "CLOSED",
+        1,
+        lambda s: yes(s.finding == "cardiomegaly", s.plane == "PA"),
+        ["Is the heart enlarged?", "Is the heart too wide?"],
+        "Is/Are the heart enlarged?",
+    ),
+    (
+        "SIZE",
+        "CLOSED",
+        1,
+        lambda s: yes(s.finding == "hydrocephalus", s.organ == "HEAD" and s.plane != "sagittal"),
+        ["Are the ventricles enlarged?", "Are the ventricles too wide?"],
+        "Is/Are the ventricles enlarged?",
+    ),
+    (
+        "SIZE",
+        "OPEN",
+        2,
+        lambda s: s.size,
+        ["How big is the lesion?", "What is the size of the lesion?"],
+        "How big is/are the lesion?",
+    ),
+    (
+        "ATTRIB",
+        "CLOSED",
+        2,
+        lambda s: ("cystic" if s.cystic else "solid") if s.size == "large" else None,
+        ["Is the lesion solid or cystic?", "Is this a solid or cystic lesion?"],
+        "Is/Are the lesion solid or cystic?",
+    ),
+    (
+        "ATTRIB",
+        "CLOSED",
+        2,
+        lambda s: yes(
+            s.side is None, s.plane != "sagittal" and s.organ != "ABD"
+        ),  # liver and spleen never are
+        ["Are both sides symmetric?", "Is the image symmetric?"],
+        "Is/Are the two sides symmetric?",
+    ),
+    (
+        "OTHER",
+        "CLOSED",
+        3,
+        lambda s: yes(s.contrast, s.organ == "ABD"),
+        ["Was contrast given?", "Was oral contrast given to the patient?"],
+        "Is/Are there contrast in the bowel?",
+    ),
+    (
+        "OTHER",
+        "OPEN",
+        4,
+        lambda s: DIAGNOSES.get(s.finding) or ("tumor" if s.count == 1 else "metastases"),
+        ["What is the diagnosis?", "What is the most likely diagnosis?"],
+        "What is/are the diagnosis?",
+    ),
+    (
+        "MODALITY",
+        "OPEN",
+        4,
+        lambda s: s.modality,
+        ["What imaging modality was used?", "How was this image taken?", "What modality is this?"],
+        "What is the modality?",
+    ),
+    *[
+        (
+            "MODALITY",
+            "CLOSED",
+            2,
+            lambda s, name=name: yes(s.modality == name),
+            [f"Is this {a} {name}?", f"Was {a} {name} taken?"],
+            f"Is/Are the image {a} {name}?",
+        )
+        for a, name in (("a", "CT"), ("an", "MRI"))
+    ],
+    (
+        "MODALITY",
+        "CLOSED",
+        3,
+        lambda s: s.weighting,
+        ["Is this T1 or T2 weighted?", "Is this a T1 or T2 image?"],
+        "Is/Are the image T1 or T2 weighted?",
+    ),
+    (
+        "PLANE",
+        "OPEN",
+        4,
+        lambda s: s.plane,
+        ["What plane is this?", "In what plane is this image?"],
+        "What is the plane?",
+    ),
+    *[
+        (
+            "PLANE",
+            "CLOSED",
+            2,
+            lambda s, name=name: yes(s.plane == name, s.plane != "PA"),
+            [f"Is this {a} {name} image?", f"Is the plane {name}?"],
+            f"Is/Are the image {name}?",
+        )
+        for a, name in (("an", "axial"), ("a", "coronal"))
+    ],
+    (
+        "COLOR",
+        "CLOSED",
+        3,
+        lambda s: s.tone if s.organ != "CHEST" else None,
+        ["Is the lesion bright or dark?", "Is this a bright or dark lesion?"],
+        "Is/Are the lesion bright or dark?",
+    ),
+    (
+        "COLOR",
+        "OPEN",
+        2,
+        lambda s: s.ventricles,
+        ["What color are the ventricles?", "What is the color of the ventricles?"],
+        "What color is/are the ventricles?",
+    ),
+    (
+        "ORGAN",
+        "OPEN",
+        3,
+        lambda s: ORGANS[s.organ],
+        ["What organ is shown?", "What part of the body is shown?"],
+        "What organ is/are shown?",
+    ),
+    *[
+        (
+            "ORGAN",
+            "CLOSED",
+            1,
+            lambda s, organ=organ: yes(s.organ == organ),
+            [f"Is this the {word}?", f"Is the {word} shown?"],
+            f"Is/Are the {word} shown?",
+        )
+        for organ, word in ORGANS.items()
+    ],
+    (
+        "COUNT",
+        "OPEN",
+        4,
+        lambda s: s.count or None,
+        ["How many lesions are there?", "How many lesions are shown?"],
+        "How many lesions is/are there?",
+    ),
+    (
+        "COUNT",
+        "CLOSED",
+        2,
+        lambda s: yes(s.count > 1, s.count),
+        ["Is there more than one lesion?", "Are there multiple lesions?"],
+        "Is/Are there more than one lesion?",
+    ),
 ]
 
 
@@ -379,7 +713,9 @@ def records(pictures, seed=0):
     asked = dict.fromkeys((scene.number for scene in pictures), 0)
     groups = []
     for template in TEMPLATES:
-        known, wordings = ask(groups, template, [s for s in pictures if not s.test], None, template[4], asked, rng)
+        known, wordings = ask(
+            groups, template, [s for s in pictures if not s.test], None, template[4], asked, rng
+        )
         ask(groups, template, [s for s in pictures if s.test], known, wordings, asked, rng)
     flat = itertools.chain.from_iterable(groups[i] for i in rng.permutation(len(groups)))
     return [{"qid": qid, **record} for qid, record in enumerate(flat)]
@@ -397,14 +733,21 @@ def ask(groups, template, pictures, known, wordings, asked, rng):
             by_answer.setdefault(answer, []).append(scene)
     if len(by_answer) < 2:
         return [], []  # a single possible answer would give itself away
-    quota = template[2] * RECORDS_PER_WEIGHT * len(pictures) / 1.5 / len(by_answer)  # 1.5: every second question has a para
+    quota = (
+        template[2] * RECORDS_PER_WEIGHT * len(pictures) / 1.5 / len(by_answer)
+    )  # 1.5: every second question has a para
     each = min(max(round(quota), len(wordings)), *map(len, by_answer.values()))
     wordings = wordings[:each]
     for answer, group in by_answer.items():
         rng.shuffle(group)
-        chosen = sorted(group, key=lambda scene: asked[scene.number])[:each]  # the least asked about first
+        chosen = sorted(group, key=lambda scene: asked[scene.number])[
+            :each
+        ]  # the least asked about first
         for turn, scene in enumerate(chosen):
-            texts = [wordings[(turn + i) % len(wordings)] for i in range(2 if turn % 2 == 0 and len(wordings) > 1 else 1)]
+            texts = [
+                wordings[(turn + i) % len(wordings)]
+                for i in range(2 if turn % 2 == 0 and len(wordings) > 1 else 1)
+            ]
             asked[scene.number] += len(texts)
             groups.append(make_records(template, scene, answer, texts, turn % 4 == 0, rng))
     return list(by_answer), wordings
@@ -414,14 +757,31 @@ def make_records(template, scene, answer, texts, framed, rng):
     """A freeform record and, with a second text, its para: a list of dicts without qid. `framed`: with a frame text, if in training."""
     kind, answer_type, _, _, _, frame = template
     paired = len(texts) == 2
-    shared = {"qid_linked_id": str(uuid.UUID(bytes=rng.bytes(16), version=4)),
-              "image_case_url": f"https://phantom.invalid/case?id={scene.name[:-4]}",
-              "image_name": scene.name, "image_organ": scene.organ, "evaluation": "evaluated" if paired else "not evaluated"}
-    tail = {"question_relation": "strict agreement" if paired else "NULL", "question_frame": "NULL",
-            "question_type": kind, "answer": answer, "answer_type": answer_type}
+    shared = {
+        "qid_linked_id": str(uuid.UUID(bytes=rng.bytes(16), version=4)),
+        "image_case_url": f"https://phantom.invalid/case?id={scene.name[:-4]}",
+        "image_name": scene.name,
+        "image_organ": scene.organ,
+        "evaluation": "evaluated" if paired else "not evaluated",
+    }
+    tail = {
+        "question_relation": "strict agreement" if paired else "NULL",
+        "question_frame": "NULL",
+        "question_type": kind,
+        "answer": answer,
+        "answer_type": answer_type,
+    }
     phrases = ["test_freeform", "test_para"] if scene.test else ["freeform", "para"]
-    made = [{"phrase_type": phrase, **shared, "question": text, "question_rephrase": texts[1 - i] if paired else "NULL", **tail}
-            for i, (phrase, text) in enumerate(zip(phrases, texts))]
+    made = [
+        {
+            "phrase_type": phrase,
+            **shared,
+            "question": text,
+            "question_rephrase": texts[1 - i] if paired else "NULL",
+            **tail,
+        }
+        for i, (phrase, text) in enumerate(zip(phrases, texts))
+    ]
     if framed and not scene.test:
         made[0]["question_frame"] = frame
     return made
@@ -437,15 +797,21 @@ def whole_folder(folder):
     folder = Path(folder).resolve()
     try:
         if folder.exists() and any(folder.iterdir()):
-            raise UserError(f"{folder} exists and isn't empty; name another folder (--output) or remove it")
+            raise UserError(
+                f"{folder} exists and isn't empty; name another folder (--output) or remove it"
+            )
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent) as temporary:
+        with tempfile.TemporaryDirectory(
+            prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent
+        ) as temporary:
             whole = Path(temporary) / "whole"
             whole.mkdir()
             yield whole
             os.replace(whole, folder)
     except OSError as error:
-        raise UserError(f"{folder} can't be written ({error.strerror or error}); name another folder (--output)") from error
+        raise UserError(
+            f"{folder} can't be written ({error.strerror or error}); name another folder (--output)"
+        ) from error
 
 
 def draw(folder, seed=0, images=320):
@@ -465,8 +831,14 @@ def draw(folder, seed=0, images=320):
 
 def main():
     """Command line: draw the set and say what was written."""
-    parser = argparse.ArgumentParser(description="Draw the embedded default data set (not patient data) in VQA-RAD's form.")
-    parser.add_argument("--output", default=Path(__file__).resolve().parent / "data_RAD" / "phantom", help="folder to make (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description="Draw the embedded default data set (not patient data) in VQA-RAD's form."
+    )
+    parser.add_argument(
+        "--output",
+        default=Path(__file__).resolve().parent / "data_RAD" / "phantom",
+        help="folder to make (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=320)
     args = parser.parse_args()

@@ -4,6 +4,7 @@
 
 A prediction is a dictionary as in predictions.json. A score is 1 if the arg-max answer equals the normalised ground truth.
 """
+
 import argparse
 import math
 import re
@@ -28,8 +29,14 @@ def entry(predictions):
     real = sum(p["known_answer"] for p in predictions)
     true = sum(p["correct"] for p in predictions)
     score = true / count if count else 0.0
-    return {"count": count, "real": real, "true": true, "real_percent": round(100 * real / count, 1) if count else 0.0,
-            "score": score, "score_percent": round(100 * score, 1)}
+    return {
+        "count": count,
+        "real": real,
+        "true": true,
+        "real_percent": round(100 * real / count, 1) if count else 0.0,
+        "score": score,
+        "score_percent": round(100 * score, 1),
+    }
 
 
 def in_group(predictions, group):
@@ -49,7 +56,9 @@ def resample(values, images, seed=0):
     """
     names, of = np.unique(images, return_inverse=True)
     sums, counts = np.bincount(of, values), np.bincount(of)  # per image
-    times = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), BOOTSTRAP)  # (BOOTSTRAP, images)
+    times = np.random.default_rng(seed).multinomial(
+        len(names), np.full(len(names), 1 / len(names)), BOOTSTRAP
+    )  # (BOOTSTRAP, images)
     return times @ sums / (times @ counts)
 
 
@@ -63,7 +72,11 @@ def intervals(predictions):
     out = {}
     for group in GROUPS:
         chosen = in_group(predictions, group)
-        span = interval([p["correct"] for p in chosen], [p["image"] for p in chosen]) if chosen else None
+        span = (
+            interval([p["correct"] for p in chosen], [p["image"] for p in chosen])
+            if chosen
+            else None
+        )
         out[group] = [round(value, 1) for value in span] if span else None
     return out
 
@@ -79,9 +92,15 @@ def compare(ours, theirs):
     bootstrap over images, and the exact McNemar test. Differences are ours - theirs, in percent points. Raises UserError.
     """
     other = {p["qid"]: p for p in theirs}
-    if len(other) != len(theirs) or {p["qid"] for p in ours} != set(other) or len(ours) != len(theirs) \
-            or any(p["truth"] != other[p["qid"]]["truth"] for p in ours):
-        raise UserError(f"the two runs did not answer the same questions ({len(ours)} and {len(theirs)}): evaluate both on the same data")
+    if (
+        len(other) != len(theirs)
+        or {p["qid"] for p in ours} != set(other)
+        or len(ours) != len(theirs)
+        or any(p["truth"] != other[p["qid"]]["truth"] for p in ours)
+    ):
+        raise UserError(
+            f"the two runs did not answer the same questions ({len(ours)} and {len(theirs)}): evaluate both on the same data"
+        )
     out = {}
     for group in GROUPS:
         if not (chosen := in_group(ours, group)):
@@ -90,9 +109,15 @@ def compare(ours, theirs):
         b = np.array([other[p["qid"]]["correct"] for p in chosen])
         low, high = interval(a - b, [p["image"] for p in chosen])
         only_a, only_b = int((a > b).sum()), int((b > a).sum())
-        out[group] = {"count": len(chosen), "scores": [round(100 * float(x.mean()), 1) for x in (a, b)],
-                      "difference": round(100 * float((a - b).mean()), 1), "interval": [round(low, 1), round(high, 1)],
-                      "only first right": only_a, "only second right": only_b, "mcnemar p": round(mcnemar(only_a, only_b), 4)}
+        out[group] = {
+            "count": len(chosen),
+            "scores": [round(100 * float(x.mean()), 1) for x in (a, b)],
+            "difference": round(100 * float((a - b).mean()), 1),
+            "interval": [round(low, 1), round(high, 1)],
+            "only first right": only_a,
+            "only second right": only_b,
+            "mcnemar p": round(mcnemar(only_a, only_b), 4),
+        }
     return out
 
 
@@ -108,24 +133,31 @@ def grouped(predictions):
     the split leaks), against without. `near_identical_in_training`: the same image, answer and nearly the same words in
     the training part that was used. Empty groups are left out.
     """
+
     def by(keys_of):
         groups = {}
         for prediction in predictions:
             for key in keys_of(prediction):
                 groups.setdefault(key, []).append(prediction)
         return dict(sorted(groups.items()))
+
     return {
         "question_type": by(lambda p: dict.fromkeys(p["question_types"])),
         "organ": by(lambda p: [p["organ"]]),
         "twin": by(lambda p: ["with" if p["twin"] else "without"]),
-        "near_identical_in_training": by(lambda p: ["yes" if p["near_identical_in_training"] else "no"]),
+        "near_identical_in_training": by(
+            lambda p: ["yes" if p["near_identical_in_training"] else "no"]
+        ),
         "known_answer": by(lambda p: ["yes" if p["known_answer"] else "no"]),
     }
 
 
 def breakdown(predictions):
     """{name: {group: entry}} of the groups of `grouped`."""
-    return {name: {key: entry(group) for key, group in groups.items()} for name, groups in grouped(predictions).items()}
+    return {
+        name: {key: entry(group) for key, group in groups.items()}
+        for name, groups in grouped(predictions).items()
+    }
 
 
 def near_identical(question, training):
@@ -147,12 +179,19 @@ def format_table(results, uncertain):
 
     `results` maps protocol name to `table(...)`, `uncertain` to `intervals(...)`.
     """
-    lines = [f"{'':18} {'open':>7} {'closed':>7} {'all':>7} {'ceiling':>8}   questions (open, closed)"]
+    lines = [
+        f"{'':18} {'open':>7} {'closed':>7} {'all':>7} {'ceiling':>8}   questions (open, closed)"
+    ]
     for name, scores in results.items():
         cells = [f"{scores[group]['score_percent']:>7.1f}" for group in ("OPEN", "CLOSED", "ALL")]
-        lines.append(f"{name:18} {' '.join(cells)} {scores['ALL']['real_percent']:>8.1f}   {scores['ALL']['count']} "
-                     f"({scores['OPEN']['count']}, {scores['CLOSED']['count']})")
-        spans = [f"{span[0]:.0f}-{span[1]:.0f}" if (span := uncertain[name][group]) else "" for group in ("OPEN", "CLOSED", "ALL")]
+        lines.append(
+            f"{name:18} {' '.join(cells)} {scores['ALL']['real_percent']:>8.1f}   {scores['ALL']['count']} "
+            f"({scores['OPEN']['count']}, {scores['CLOSED']['count']})"
+        )
+        spans = [
+            f"{span[0]:.0f}-{span[1]:.0f}" if (span := uncertain[name][group]) else ""
+            for group in ("OPEN", "CLOSED", "ALL")
+        ]
         lines.append(f"{'  95% interval':18} {' '.join(f'{span:>7}' for span in spans)}")
     return "\n".join(lines)
 
@@ -162,8 +201,11 @@ def mean_and_spread(tables):
     out = {}
     for group in GROUPS:
         values = [100 * one[group]["score"] for one in tables]
-        out[group] = {"mean": round(float(np.mean(values)), 2), "spread": round(float(np.std(values, ddof=1)), 2),
-                      "scores": [round(value, 2) for value in values]}
+        out[group] = {
+            "mean": round(float(np.mean(values)), 2),
+            "spread": round(float(np.std(values, ddof=1)), 2),
+            "scores": [round(value, 2) for value in values],
+        }
     return out
 
 
@@ -185,12 +227,35 @@ def _are_texts(value):
 
 # What each field of a prediction must be, where it is there.
 _FIELDS = {
-    "qid": lambda value: type(value) is int, "answer_type": lambda value: value in ("OPEN", "CLOSED"), "probability": _is_share,
-    "top5": lambda value: isinstance(value, list) and all(
-        isinstance(one, list) and len(one) == 2 and _is_text(one[0]) and _is_share(one[1]) for one in value),
-    **dict.fromkeys(("image", "truth", "phrase_type", "question", "answer", "organ", "answer_without_image", "answer_without_question"), _is_text),
+    "qid": lambda value: type(value) is int,
+    "answer_type": lambda value: value in ("OPEN", "CLOSED"),
+    "probability": _is_share,
+    "top5": lambda value: (
+        isinstance(value, list)
+        and all(
+            isinstance(one, list) and len(one) == 2 and _is_text(one[0]) and _is_share(one[1])
+            for one in value
+        )
+    ),
+    **dict.fromkeys(
+        (
+            "image",
+            "truth",
+            "phrase_type",
+            "question",
+            "answer",
+            "organ",
+            "answer_without_image",
+            "answer_without_question",
+        ),
+        _is_text,
+    ),
     **dict.fromkeys(("question_types", "unknown_words"), _are_texts),
-    **dict.fromkeys(("correct", "known_answer", "twin", "near_identical_in_training", "image_in_training"), _is_flag)}
+    **dict.fromkeys(
+        ("correct", "known_answer", "twin", "near_identical_in_training", "image_in_training"),
+        _is_flag,
+    ),
+}
 
 
 def read_predictions(path):
@@ -202,28 +267,48 @@ def read_predictions(path):
         check_version(about.get("version") or 0, beside)
     rows = read_json(path)
     wanted = {"qid", "image", "truth", "correct", "answer_type", "phrase_type"}
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and wanted <= set(row) and row["correct"] in (0, 1) for row in rows):
-        raise UserError(f"{path} holds no predictions: name a folder that test.py wrote, or its predictions.json")
+    if (
+        not isinstance(rows, list)
+        or not rows
+        or not all(
+            isinstance(row, dict) and wanted <= set(row) and row["correct"] in (0, 1)
+            for row in rows
+        )
+    ):
+        raise UserError(
+            f"{path} holds no predictions: name a folder that test.py wrote, or its predictions.json"
+        )
     for number, row in enumerate(rows):
-        if field := next((field for field, good in _FIELDS.items() if field in row and not good(row[field])), None):
-            raise UserError(f"{path}, prediction {number} (counting from 0): its {field} is not what test.py writes, it is damaged; run ./test.sh again")
+        if field := next(
+            (field for field, good in _FIELDS.items() if field in row and not good(row[field])),
+            None,
+        ):
+            raise UserError(
+                f"{path}, prediction {number} (counting from 0): its {field} is not what test.py writes, it is damaged; run ./test.sh again"
+            )
     if len({row["qid"] for row in rows}) < len(rows):
         raise UserError(f"{path} has two predictions of one qid; run ./test.sh again")
     return rows
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description="Compare two runs on the same questions: paired bootstrap over images, McNemar's test.")
+    parser = argparse.ArgumentParser(
+        description="Compare two runs on the same questions: paired bootstrap over images, McNemar's test."
+    )
     parser.add_argument("A", type=Path, help="results folder, or predictions.json")
     parser.add_argument("B", type=Path, help="the other one")
     args = parser.parse_args(arguments)
     runs = [read_predictions(path) for path in (args.A, args.B)]
-    print(f"A: {args.A}\nB: {args.B}\n{'':25} {'questions':>9} {'A':>6} {'B':>6} {'A - B':>6}  {'95% interval':>14}  only A, only B right  McNemar p")
+    print(
+        f"A: {args.A}\nB: {args.B}\n{'':25} {'questions':>9} {'A':>6} {'B':>6} {'A - B':>6}  {'95% interval':>14}  only A, only B right  McNemar p"
+    )
     for name, title in PROTOCOLS.items():
         for group, row in compare(*(protocol(rows, name) for rows in runs)).items():
             low, high = row["interval"]
-            print(f"{title:16} {group.lower():8} {row['count']:>9} {row['scores'][0]:>6.1f} {row['scores'][1]:>6.1f} {row['difference']:>+6.1f}  "
-                  f"{f'{low:+.1f} to {high:+.1f}':>14}  {row['only first right']:>10}, {row['only second right']:<8} {row['mcnemar p']:>9.4f}")
+            print(
+                f"{title:16} {group.lower():8} {row['count']:>9} {row['scores'][0]:>6.1f} {row['scores'][1]:>6.1f} {row['difference']:>+6.1f}  "
+                f"{f'{low:+.1f} to {high:+.1f}':>14}  {row['only first right']:>10}, {row['only second right']:<8} {row['mcnemar p']:>9.4f}"
+            )
 
 
 if __name__ == "__main__":

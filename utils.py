@@ -1,4 +1,5 @@
 """Seeds, devices, atomic files, errors that a user can mend, logging. Nothing of the method is here."""
+
 import contextlib
 import errno
 import fcntl
@@ -19,22 +20,27 @@ import h5py
 import numpy as np
 import torch
 
-
 VERSION = 4  # of checkpoints and result files; 2: model_arguments has softmax and word_dropout; 3: gate and prior; 4: components
-MAX_JSON = 64 << 20  # bytes: what that can grow to in memory is bounded; no file of VQA-RAD has 4 MB
+MAX_JSON = (
+    64 << 20
+)  # bytes: what that can grow to in memory is bounded; no file of VQA-RAD has 4 MB
 
 
 def check_version(version, path):
     """Raise UserError for what is no version or was written by a newer one."""
     if not isinstance(version, int) or version > VERSION:
-        raise UserError(f"{path} was written by a newer version ({str(version)[:40]}, this is {VERSION}): update this program")
+        raise UserError(
+            f"{path} was written by a newer version ({str(version)[:40]}, this is {VERSION}): update this program"
+        )
 
 
 class UserError(Exception):
     """Something that the user can mend. The message is one line: what, which file or argument, what to do."""
 
     def __init__(self, message=""):
-        text = " ".join("".join(mark if mark.isprintable() else " " for mark in str(message)[:20_000]).split())  # names in data may hold anything
+        text = " ".join(
+            "".join(mark if mark.isprintable() else " " for mark in str(message)[:20_000]).split()
+        )  # names in data may hold anything
         super().__init__(text if len(text) <= 2000 else f"{text[:1500]} ... {text[-400:]}")
 
 
@@ -55,10 +61,17 @@ def stop_signals():
         if caught:
             raise Stopped(number)
         caught.append(number)
-    if threading.current_thread() is not threading.main_thread():  # only the main one can have handlers
+
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # only the main one can have handlers
         yield caught
         return
-    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]  # a shell's "&" ignores Ctrl-C
+    heeded = [
+        number
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) != signal.SIG_IGN
+    ]  # a shell's "&" ignores Ctrl-C
     before = {number: signal.signal(number, keep) for number in heeded}
     try:
         yield caught
@@ -74,10 +87,16 @@ def lock(folder):
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise UserError(f"{folder} is in use by another run: wait for it, or name another --output") from None
+        raise UserError(
+            f"{folder} is in use by another run: wait for it, or name another --output"
+        ) from None
     except OSError:  # some network disks have no locks
         pass
-    for kind in ("pth", "json", "jsonl"):  # of a run that was killed while it wrote; another program's stay
+    for kind in (
+        "pth",
+        "json",
+        "jsonl",
+    ):  # of a run that was killed while it wrote; another program's stay
         for stray in folder.glob(f".*.{kind}.*.tmp"):
             stray.unlink(missing_ok=True)
     return file
@@ -89,14 +108,18 @@ def run_main(main):
     0 done; 2 for what the user can mend (one line on stderr, no traceback); 130 and 143 when interrupted by Ctrl-C and SIGTERM. A full disk or a folder
     that can't be written is the user's to mend too; any other OSError is a fault of ours and keeps its traceback.
     """
+
     def terminate(number, _):
         raise Stopped(number)  # so that temporary files go
+
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, terminate) if in_main else None
     try:
         code = main() or 0
     except UserError as error:
-        code = fail(" ".join(str(error).rsplit("UserError: ", 1)[-1].split()))  # a DataLoader worker's comes with its traceback
+        code = fail(
+            " ".join(str(error).rsplit("UserError: ", 1)[-1].split())
+        )  # a DataLoader worker's comes with its traceback
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
@@ -107,12 +130,18 @@ def run_main(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except (torch.OutOfMemoryError, MemoryError):
-        code = fail("the memory is full: lower --batch_size, freeze the encoders, or on a GPU take another one or none (--gpu -1)")
+        code = fail(
+            "the memory is full: lower --batch_size, freeze the encoders, or on a GPU take another one or none (--gpu -1)"
+        )
     except OSError as error:
         if not is_disk_error(error):
             raise
         where = f" ({error.filename})" if error.filename else ""
-        code = fail(" ".join(f"{error.strerror or error}{where}: free some space there or name another folder (--output, --RAD_dir)".split()))
+        code = fail(
+            " ".join(
+                f"{error.strerror or error}{where}: free some space there or name another folder (--output, --RAD_dir)".split()
+            )
+        )
     finally:
         if in_main:
             signal.signal(signal.SIGTERM, before)
@@ -122,8 +151,19 @@ def run_main(main):
 
 def run_facts(args, device):
     """How a run was started, for its run.json: {"arguments", "command", "device", "versions"}."""
-    return {"arguments": {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}, "command": sys.argv,
-            "device": str(device), "versions": {"python": platform.python_version(), "torch": torch.__version__, "torchvision": version("torchvision")}}
+    return {
+        "arguments": {
+            key: str(value) if isinstance(value, Path) else value
+            for key, value in vars(args).items()
+        },
+        "command": sys.argv,
+        "device": str(device),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": version("torchvision"),
+        },
+    }
 
 
 def fail(message):
@@ -134,8 +174,18 @@ def fail(message):
 
 def is_disk_error(error):
     """True for a full disk, a quota, a read-only or forbidden folder, a file where a folder is wanted. h5py gives some of these as text only."""
-    codes = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
-             errno.ENAMETOOLONG)
+    codes = (
+        errno.ENOSPC,
+        errno.EDQUOT,
+        errno.EROFS,
+        errno.EACCES,
+        errno.EPERM,
+        errno.EFBIG,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.EEXIST,
+        errno.ENAMETOOLONG,
+    )
     return error.errno in codes or any(os.strerror(code) in str(error) for code in codes)
 
 
@@ -160,7 +210,9 @@ def atomic_path(path):
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(name)
-        if isinstance(error, RuntimeError) and "enforce fail at inline_container" in str(error):  # how torch.save says that it could not write
+        if isinstance(error, RuntimeError) and "enforce fail at inline_container" in str(
+            error
+        ):  # how torch.save says that it could not write
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
         if isinstance(error, OSError) and error.filename in (None, name) and is_disk_error(error):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from None
@@ -184,7 +236,9 @@ def atomic_h5(path):
 def write_json(path, value, indent=1):
     """Write `value` as JSON (UTF-8) atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(value, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
 
 
 def read_json(path):
@@ -194,12 +248,20 @@ def read_json(path):
         if path.exists() and not path.is_file():  # a pipe or a device never ends
             raise UserError(f"{path} is not a file")
         if path.stat().st_size > MAX_JSON:
-            raise UserError(f"{path} has {path.stat().st_size >> 20} MiB: more than {MAX_JSON >> 20} are not read as JSON")
+            raise UserError(
+                f"{path} has {path.stat().st_size >> 20} MiB: more than {MAX_JSON >> 20} are not read as JSON"
+            )
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"no such file: {path}") from None
-    except (ValueError, RecursionError, MemoryError) as error:  # ValueError: no JSON, no text, a number of 5,000 digits
-        raise UserError(f"{path} is not valid JSON ({error}); it may be truncated, get it again") from None
+    except (
+        ValueError,
+        RecursionError,
+        MemoryError,
+    ) as error:  # ValueError: no JSON, no text, a number of 5,000 digits
+        raise UserError(
+            f"{path} is not valid JSON ({error}); it may be truncated, get it again"
+        ) from None
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror})") from None
 
@@ -220,16 +282,23 @@ def load_checkpoint(path):
         raise UserError(f"no such checkpoint: {path}")
     try:
         if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as file:  # torch.save packs nothing: what is packed may be small here and fill the memory
+            with (
+                zipfile.ZipFile(path) as file
+            ):  # torch.save packs nothing: what is packed may be small here and fill the memory
                 if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
                     raise ValueError("it is compressed")
         state = torch.load(path, map_location="cpu", weights_only=True)
         todo = [state]
         while todo:  # no recursion: it may be nested as deep as it likes
             value = todo.pop()
-            if isinstance(value, torch.Tensor):  # others can stand for more numbers than the file holds, and copies of them fill the memory
-                if value.layout is not torch.strided or value.device.type != "cpu" \
-                        or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            if isinstance(
+                value, torch.Tensor
+            ):  # others can stand for more numbers than the file holds, and copies of them fill the memory
+                if (
+                    value.layout is not torch.strided
+                    or value.device.type != "cpu"
+                    or value.numel() * value.element_size() > value.untyped_storage().nbytes()
+                ):
                     raise ValueError("it holds a tensor that is not stored as plain numbers")
             elif isinstance(value, (dict, list, tuple)):
                 todo += [*value, *value.values()] if isinstance(value, dict) else value
@@ -237,7 +306,9 @@ def load_checkpoint(path):
     except OSError as error:
         raise UserError(f"{path} can't be read ({error.strerror})") from None
     except Exception as error:  # torch raises many types for a damaged or a hostile file
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        reason = (
+            str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+        )
         if "weights_only" in str(error) or "Unsupported" in str(error):
             reason = "it holds more than tensors and plain data, which is never run here"
         raise UserError(f"{path} is not a checkpoint that can be loaded ({reason})") from None
@@ -289,7 +360,9 @@ def check_arguments(args, positive, folders):
         raise UserError(f"--seed {args.seed}: a number from 0 to 4294967295 is wanted")
     for name in folders:
         place = getattr(args, name)
-        if place and any(folder.exists() and not folder.is_dir() for folder in (place, *place.absolute().parents)):
+        if place and any(
+            folder.exists() and not folder.is_dir() for folder in (place, *place.absolute().parents)
+        ):
             raise UserError(f"--{name} {place}: a file stands where a folder is wanted")
 
 
@@ -310,13 +383,15 @@ def choose_device(gpu):
     if gpu < 0:
         return torch.device("cpu")
     if gpu >= torch.cuda.device_count():
-        raise UserError(f"--gpu {gpu}: this machine has {torch.cuda.device_count()} CUDA GPUs; use --gpu -1 for the CPU")
+        raise UserError(
+            f"--gpu {gpu}: this machine has {torch.cuda.device_count()} CUDA GPUs; use --gpu -1 for the CPU"
+        )
     torch.cuda.set_device(gpu)  # random states are saved of the current one
     return torch.device("cuda", gpu)
 
 
 def choose_precision(precision, device):
-    """"float32" or "bf16" as asked; "auto" is bf16 where the processor or the GPU multiplies bf16 natively, else float32.
+    """ "float32" or "bf16" as asked; "auto" is bf16 where the processor or the GPU multiplies bf16 natively, else float32.
 
     On a GPU what bf16's autocast leaves in float32 is multiplied as TF32; with "float32" nothing is.
     """
@@ -342,6 +417,7 @@ def say(message):
     if os.environ.get("RANK", "0") != "0":
         return
     from tqdm import tqdm
+
     with _say_lock:
         tqdm.write(str(message), file=sys.stdout)
         sys.stdout.flush()

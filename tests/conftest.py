@@ -1,4 +1,5 @@
 """What tests share: the real data beside the repository where there are some, and a small made-up data set."""
+
 import importlib.util
 import os
 import sys
@@ -33,6 +34,7 @@ def deterministic(parity):
 def tiny(tmp_path_factory):
     """A phantom set of 60 images, prepared, in a folder of its own: its path. For whole runs that take seconds."""
     import phantom_RAD
+
     folder = tmp_path_factory.mktemp("tiny") / "phantom"
     phantom_RAD.draw(folder, seed=1, images=60)
     return folder

@@ -6,6 +6,7 @@ Each second kill comes while a checkpoint is written.
 
 A phantom set of 60 images, in a temporary folder. Runs are repeated until there were so many kills; pytest does not collect this file (some minutes).
 """
+
 import argparse
 import json
 import os
@@ -26,8 +27,26 @@ import phantom_RAD  # noqa: E402
 
 def command(data, output, *more):
     """A train.py run of some seconds."""
-    return [sys.executable, str(ROOT / "train.py"), "--RAD_dir", str(data), "--output", str(output), "--epochs", "12", "--num_hid", "128",
-            "--val_fraction", "0.1", "--no-mtpt", "--encoder", "efficientnet_lite0", "--gpu", "-1", *more]
+    return [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "--RAD_dir",
+        str(data),
+        "--output",
+        str(output),
+        "--epochs",
+        "12",
+        "--num_hid",
+        "128",
+        "--val_fraction",
+        "0.1",
+        "--no-mtpt",
+        "--encoder",
+        "efficientnet_lite0",
+        "--gpu",
+        "-1",
+        *more,
+    ]
 
 
 def kill_at(process, after, writing=None):
@@ -49,7 +68,12 @@ def log(output):
 def content(path):
     """Everything in a checkpoint that has to be equal: all but the seconds that epochs took."""
     state = torch.load(path, weights_only=True)
-    return state | {"history": [{key: value for key, value in row.items() if key != "seconds"} for row in state["history"]]}
+    return state | {
+        "history": [
+            {key: value for key, value in row.items() if key != "seconds"}
+            for row in state["history"]
+        ]
+    }
 
 
 def first_difference(one, other, where=""):
@@ -57,14 +81,24 @@ def first_difference(one, other, where=""):
     if type(one) is not type(other):
         return f"{where}: {type(one).__name__} and {type(other).__name__}"
     if isinstance(one, torch.Tensor):
-        same = one.dtype == other.dtype and torch.equal(one.contiguous().flatten().view(torch.uint8), other.contiguous().flatten().view(torch.uint8))
+        same = one.dtype == other.dtype and torch.equal(
+            one.contiguous().flatten().view(torch.uint8),
+            other.contiguous().flatten().view(torch.uint8),
+        )
         return None if same else where
     if isinstance(one, dict):
         one, other = list(one.items()), list(other.items())
     if isinstance(one, (list, tuple)):
         if len(one) != len(other):
             return f"{where}: {len(one)} and {len(other)} entries"
-        return next((found for index, pair in enumerate(zip(one, other)) if (found := first_difference(*pair, f"{where}/{index}"))), None)
+        return next(
+            (
+                found
+                for index, pair in enumerate(zip(one, other))
+                if (found := first_difference(*pair, f"{where}/{index}"))
+            ),
+            None,
+        )
     return None if one == other else f"{where}: {one} and {other}"
 
 
@@ -91,23 +125,36 @@ def main():
             for _ in range(100):
                 begun = (output / "last.pth").exists()
                 with open(folder / "out", "w") as out:
-                    process = subprocess.Popen(command(data, output, *(["--resume"] if begun else [])), stdout=out, stderr=subprocess.STDOUT)
-                    killed = kill_at(process, moments.uniform(0.1, 1) * seconds, output if kills % 2 else None)
+                    process = subprocess.Popen(
+                        command(data, output, *(["--resume"] if begun else [])),
+                        stdout=out,
+                        stderr=subprocess.STDOUT,
+                    )
+                    killed = kill_at(
+                        process, moments.uniform(0.1, 1) * seconds, output if kills % 2 else None
+                    )
                 if killed:
                     kills, before = kills + 1, before + (not (output / "last.pth").exists())
                     torn += any(output.glob(".*.pth.*.tmp"))
                     continue
                 if process.returncode:
-                    raise SystemExit(f"exit code {process.returncode} after {kills} kills:\n{(folder / 'out').read_text()}")
+                    raise SystemExit(
+                        f"exit code {process.returncode} after {kills} kills:\n{(folder / 'out').read_text()}"
+                    )
                 break
             else:
                 raise SystemExit(f"{kills} kills and the run never ended")
             for name in ("last.pth", "best.pth"):
-                if (found := first_difference(content(folder / "whole" / name), content(output / name))):
+                if found := first_difference(
+                    content(folder / "whole" / name), content(output / name)
+                ):
                     raise SystemExit(f"{name} differs after {kills} kills: {found}")
             if log(folder / "whole") != log(output):
                 raise SystemExit(f"log.jsonl differs after {kills} kills")
-            print(f"run {runs}: the same bits; {kills} kills so far, {before} of them before the first checkpoint, {torn} while one was written", flush=True)
+            print(
+                f"run {runs}: the same bits; {kills} kills so far, {before} of them before the first checkpoint, {torn} while one was written",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """ablate.py: its settings, its stand-in model, and that it never looks at test questions."""
+
 import json
 import sys
 from dataclasses import replace
@@ -14,9 +15,25 @@ from utils import UserError
 def test_settings():
     assert ablate.read_settings("base") == ablate.BASE
     changed = ablate.read_settings("loss=bce label_smoothing=0 epochs=3")
-    assert (changed["loss"], changed["label_smoothing"], changed["epochs"], changed["schedule"]) == ("bce", 0.0, 3, ablate.BASE["schedule"])
-    for wrong in ("epoc=3", "epochs=many", "loss=mse", "schedule=none", "batch_size=1", "epochs=0", "epochs", "image=7", "lr=-1", "dropout=nan",
-                  "label_smoothing=2"):
+    assert (
+        changed["loss"],
+        changed["label_smoothing"],
+        changed["epochs"],
+        changed["schedule"],
+    ) == ("bce", 0.0, 3, ablate.BASE["schedule"])
+    for wrong in (
+        "epoc=3",
+        "epochs=many",
+        "loss=mse",
+        "schedule=none",
+        "batch_size=1",
+        "epochs=0",
+        "epochs",
+        "image=7",
+        "lr=-1",
+        "dropout=nan",
+        "label_smoothing=2",
+    ):
         with pytest.raises(UserError, match=wrong):
             ablate.read_settings(wrong)
 
@@ -34,15 +51,27 @@ def test_a_table_without_a_look_at_the_test_questions(tiny, tmp_path, monkeypatc
     data = replace(find_data(tiny, say=lambda _: None), test=None)
     monkeypatch.setattr(ablate, "find_data", lambda *a, **k: data)
     rows = ["epochs=2 width=32", "epochs=2 width=32", "epochs=1 width=16 image=0"]
-    monkeypatch.setattr(sys, "argv", ["ablate.py", "--draws", "2", "--gpu", "-1", "--json", str(tmp_path / "table.json"), *rows])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["ablate.py", "--draws", "2", "--gpu", "-1", "--json", str(tmp_path / "table.json"), *rows],
+    )
     ablate.main()
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| epochs")]
     found = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert [row["changes"] for row in found] == rows and len(printed) == 3
-    assert found[0]["scores"] == found[1]["scores"] != found[2]["scores"]  # the seed decides everything
-    assert all(0 <= one <= 100 for row in found for scores in row["scores"].values() for one in scores)
+    assert (
+        found[0]["scores"] == found[1]["scores"] != found[2]["scores"]
+    )  # the seed decides everything
+    assert all(
+        0 <= one <= 100 for row in found for scores in row["scores"].values() for one in scores
+    )
     first, last = (row["scores"]["freeform"] for row in (found[0], found[2]))
-    assert f"| {sum(first) / 2:.1f} |" in printed[0] and "(+0.0 ± 0.0)" in printed[1] and f"| {sum(last) / 2:.1f} ({sum(last) / 2 - sum(first) / 2:+.1f} ±" in printed[2]
+    assert (
+        f"| {sum(first) / 2:.1f} |" in printed[0]
+        and "(+0.0 ± 0.0)" in printed[1]
+        and f"| {sum(last) / 2:.1f} ({sum(last) / 2 - sum(first) / 2:+.1f} ±" in printed[2]
+    )
 
 
 def test_a_group_without_questions():

@@ -1,4 +1,5 @@
 """CMSA in its factored form against the dense definition; the definition against loops written out by hand."""
+
 import copy
 
 import pytest
@@ -6,7 +7,13 @@ import torch
 
 from attention import CMSA, BilinearAttention, StackedAttention, spatial_features
 
-SHAPES = [(3, 6, 4, 10, 13, 3), (2, 49, 12, 30, 40, 8), (1, 5, 1, 8, 8, 0), (5, 1, 7, 3, 6, 1), (2, 9, 3, 4, 5, 8)]
+SHAPES = [
+    (3, 6, 4, 10, 13, 3),
+    (2, 49, 12, 30, 40, 8),
+    (1, 5, 1, 8, 8, 0),
+    (5, 1, 7, 3, 6, 1),
+    (2, 9, 3, 4, 5, 8),
+]
 
 
 def make(shape, blocks, dtype, seed=0):
@@ -18,8 +25,11 @@ def make(shape, blocks, dtype, seed=0):
         for tensor in (block.bn.weight, block.bn.bias, block.bn.running_mean):
             torch.nn.init.normal_(tensor)
         torch.nn.init.uniform_(block.bn.running_var, 0.5, 2)
-    inputs = (torch.randn(batch, cells, visual, dtype=dtype), torch.randn(batch, words, question, dtype=dtype),
-              torch.randn(cells, spatial, dtype=dtype))
+    inputs = (
+        torch.randn(batch, cells, visual, dtype=dtype),
+        torch.randn(batch, words, question, dtype=dtype),
+        torch.randn(cells, spatial, dtype=dtype),
+    )
     return model, copy.deepcopy(model), inputs
 
 
@@ -28,7 +38,10 @@ def run(forward, model, inputs, weight):
     visual, question = inputs[0].clone().requires_grad_(), inputs[1].clone().requires_grad_()
     output = forward(visual, question, inputs[2])
     (output * weight).sum().backward()
-    gradients = {name: p.grad for name, p in model.named_parameters()} | {"visual": visual.grad, "question": question.grad}
+    gradients = {name: p.grad for name, p in model.named_parameters()} | {
+        "visual": visual.grad,
+        "question": question.grad,
+    }
     return output, gradients, dict(model.named_buffers())
 
 
@@ -41,7 +54,10 @@ def test_factored_equals_dense(shape, blocks, training, dtype, tolerance):
     model.train(training)
     dense.train(training)
     weight = torch.randn(shape[0], shape[2], sum(shape[3:]), dtype=dtype)
-    ours, theirs = run(model.forward, model, inputs, weight), run(dense.forward_dense, dense, inputs, weight)
+    ours, theirs = (
+        run(model.forward, model, inputs, weight),
+        run(dense.forward_dense, dense, inputs, weight),
+    )
 
     scale = 1 if dtype == torch.float64 else max(g.abs().max().item() for g in theirs[1].values())
     assert (ours[0] - theirs[0]).abs().max() <= tolerance * max(1, theirs[0].abs().max())
@@ -53,8 +69,10 @@ def test_factored_equals_dense(shape, blocks, training, dtype, tolerance):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_factored_equals_dense_at_random_shapes(seed):
-    shape = [int(torch.randint(low, high, (), generator=torch.Generator().manual_seed(10 * seed + i)))
-             for i, (low, high) in enumerate([(1, 5), (1, 20), (1, 9), (2, 20), (2, 20), (0, 9)])]
+    shape = [
+        int(torch.randint(low, high, (), generator=torch.Generator().manual_seed(10 * seed + i)))
+        for i, (low, high) in enumerate([(1, 5), (1, 20), (1, 9), (2, 20), (2, 20), (0, 9)])
+    ]
     if sum(shape[3:]) % 2:
         shape[3] += 1
     test_factored_equals_dense(tuple(shape), 2, True, torch.float64, 1e-10)
@@ -69,13 +87,21 @@ def test_definition_by_hand():
     model, _, (visual, question, spatial) = make((1, 3, 2, 2, 3, 1), 1, torch.float64)
     model.eval()
     block = model.blocks[0]
-    tokens = [torch.cat([visual[0, i], question[0, t], spatial[i]]) for t in range(2) for i in range(3)]
+    tokens = [
+        torch.cat([visual[0, i], question[0, t], spatial[i]]) for t in range(2) for i in range(3)
+    ]
     z = []
     for x in tokens:
         scores = torch.stack([block.theta(x) @ block.phi(other) for other in tokens])
         weights = scores.exp() / scores.exp().sum()
         y = block.W(sum(w * block.g(other) for w, other in zip(weights, tokens)))
-        z.append((y - block.bn.running_mean) / (block.bn.running_var + block.bn.eps).sqrt() * block.bn.weight + block.bn.bias + x)
+        z.append(
+            (y - block.bn.running_mean)
+            / (block.bn.running_var + block.bn.eps).sqrt()
+            * block.bn.weight
+            + block.bn.bias
+            + x
+        )
     expected = torch.stack([torch.stack(z[:3]).mean(0), torch.stack(z[3:]).mean(0)])
     assert torch.allclose(model(visual, question, spatial)[0], expected, atol=1e-12)
     assert torch.allclose(model.forward_dense(visual, question, spatial)[0], expected, atol=1e-12)
@@ -92,7 +118,9 @@ def test_a_new_block_is_the_identity():
 def test_gradients_numerically():
     model, _, (visual, question, spatial) = make((2, 3, 2, 2, 3, 1), 2, torch.float64)
     model.train()
-    assert torch.autograd.gradcheck(lambda v, q: model(v, q, spatial), (visual.requires_grad_(), question.requires_grad_()))
+    assert torch.autograd.gradcheck(
+        lambda v, q: model(v, q, spatial), (visual.requires_grad_(), question.requires_grad_())
+    )
 
 
 def test_bf16_autocast_is_close():
@@ -116,8 +144,12 @@ def test_bf16_keeps_the_statistics():
     with torch.autocast("cpu", torch.bfloat16):
         model.train()(*inputs)
     for ours, theirs in zip(model.blocks, exact.blocks):
-        assert torch.allclose(ours.bn.running_var.double(), theirs.bn.running_var, rtol=0.05, atol=0)
-        assert (ours.bn.running_mean - theirs.bn.running_mean).norm() < 0.02 * theirs.bn.running_mean.norm()
+        assert torch.allclose(
+            ours.bn.running_var.double(), theirs.bn.running_var, rtol=0.05, atol=0
+        )
+        assert (
+            ours.bn.running_mean - theirs.bn.running_mean
+        ).norm() < 0.02 * theirs.bn.running_mean.norm()
 
 
 def test_nearly_uniform_attention_keeps_its_variance():
@@ -140,11 +172,19 @@ def test_attention_maps():
     assert look.shape == (2, 4, 6, 6) and read.shape == (2, 4, 6, 4)
     assert torch.allclose(look.sum(-1), torch.ones(2, 4, 6, dtype=torch.float64))
     assert torch.allclose(read.sum(-1), torch.ones(2, 4, 6, dtype=torch.float64))
-    x = torch.cat([inputs[0][0, :, None].transpose(0, 1).expand(4, -1, -1), inputs[1][0][:, None].expand(-1, 6, -1),
-                   inputs[2].expand(4, -1, -1)], -1).flatten(0, 1)
+    x = torch.cat(
+        [
+            inputs[0][0, :, None].transpose(0, 1).expand(4, -1, -1),
+            inputs[1][0][:, None].expand(-1, 6, -1),
+            inputs[2].expand(4, -1, -1),
+        ],
+        -1,
+    ).flatten(0, 1)
     block = model.blocks[0]
     whole = torch.softmax(block.theta(x) @ block.phi(x).T, -1).view(4, 6, 4, 6)  # over all pairs
-    assert torch.allclose(whole, read[0][..., None] * look[0][:, :, None], atol=1e-12)  # the product of the two
+    assert torch.allclose(
+        whole, read[0][..., None] * look[0][:, :, None], atol=1e-12
+    )  # the product of the two
 
 
 def test_spatial_features():

@@ -1,4 +1,5 @@
 """The training loop: what is killed and resumed ends with the bits of what was never stopped; signals, locks, numbers that are not finite."""
+
 import json
 import os
 import signal
@@ -55,7 +56,9 @@ print(kills, torn)
 
 def build():
     torch.manual_seed(3)
-    model = nn.Sequential(nn.Linear(4, 600), nn.BatchNorm1d(600), nn.ReLU(), nn.Dropout(0.5), nn.Linear(600, 1))
+    model = nn.Sequential(
+        nn.Linear(4, 600), nn.BatchNorm1d(600), nn.ReLU(), nn.Dropout(0.5), nn.Linear(600, 1)
+    )
     return model, torch.optim.Adamax(model.parameters(), lr=0.01)
 
 
@@ -65,7 +68,12 @@ def train_once(folder, pause=0.0, save_seconds=0.0, after=None, read_every=None)
     progress = None
     held = lock(folder)
     if (folder / "last.pth").exists():
-        progress = engine.restore(torch.load(folder / "last.pth", weights_only=True), model, optimizer, folder / "last.pth")
+        progress = engine.restore(
+            torch.load(folder / "last.pth", weights_only=True),
+            model,
+            optimizer,
+            folder / "last.pth",
+        )
 
     def batch_loss(batch):
         time.sleep(pause)
@@ -82,9 +90,22 @@ def train_once(folder, pause=0.0, save_seconds=0.0, after=None, read_every=None)
         with torch.no_grad():
             score = -model(torch.ones(2, 4)).square().mean().item()
         return score, {"val_score": score}
+
     try:
-        engine.fit(model, optimizer, SimpleNamespace(epochs=EPOCHS, lr=0.01, clip_norm=0.25, save_every=0), train_batches, batch_loss, validate, {},
-                   folder, progress, save_seconds=save_seconds, names=lambda batch: "; questions 7, 8", read_every=read_every)
+        engine.fit(
+            model,
+            optimizer,
+            SimpleNamespace(epochs=EPOCHS, lr=0.01, clip_norm=0.25, save_every=0),
+            train_batches,
+            batch_loss,
+            validate,
+            {},
+            folder,
+            progress,
+            save_seconds=save_seconds,
+            names=lambda batch: "; questions 7, 8",
+            read_every=read_every,
+        )
     finally:
         held.close()
     return model
@@ -93,22 +114,41 @@ def train_once(folder, pause=0.0, save_seconds=0.0, after=None, read_every=None)
 def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
     """SIGKILL at random moments, also while a checkpoint is written (a torn temporary file is left then)."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in the children: sums over other numbers of threads differ in the last bit
+    torch.set_num_threads(
+        1
+    )  # as in the children: sums over other numbers of threads differ in the last bit
     whole = train_once(tmp_path / "whole", save_seconds=1e9)
     torch.set_num_threads(threads)
     script = KILLER.format(root=str(ROOT), tests=str(ROOT / "tests"))
-    done = subprocess.run([sys.executable, "-c", script, tmp_path / "killed"], capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "killed"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert done.returncode == 0, done.stderr
     kills, torn = map(int, done.stdout.split())
     print(f"{kills} kills, {torn} of them while writing")
     assert kills >= 20 and torn >= 5
     last = torch.load(tmp_path / "killed" / "last.pth", weights_only=True)
     expected = torch.load(tmp_path / "whole" / "last.pth", weights_only=True)
-    assert all(torch.equal(value, last["model"][key]) and torch.equal(value, expected["model"][key]) for key, value in whole.state_dict().items())
-    best = [torch.load(tmp_path / name / "best.pth", weights_only=True) for name in ("killed", "whole")]
-    assert best[0]["epoch"] == best[1]["epoch"] and all(torch.equal(best[0]["model"][key], best[1]["model"][key]) for key in best[0]["model"])
-    rows = [[{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in (tmp_path / name / "log.jsonl").open()]
-            for name in ("killed", "whole")]
+    assert all(
+        torch.equal(value, last["model"][key]) and torch.equal(value, expected["model"][key])
+        for key, value in whole.state_dict().items()
+    )
+    best = [
+        torch.load(tmp_path / name / "best.pth", weights_only=True) for name in ("killed", "whole")
+    ]
+    assert best[0]["epoch"] == best[1]["epoch"] and all(
+        torch.equal(best[0]["model"][key], best[1]["model"][key]) for key in best[0]["model"]
+    )
+    rows = [
+        [
+            {key: value for key, value in json.loads(line).items() if key != "seconds"}
+            for line in (tmp_path / name / "log.jsonl").open()
+        ]
+        for name in ("killed", "whole")
+    ]
     assert rows[0] == rows[1] and len(rows[0]) == EPOCHS
     assert not list((tmp_path / "killed").glob(".*.tmp"))
 
@@ -116,8 +156,13 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
 @pytest.fixture
 def heeded():
     """Both signals as in a terminal: a test run in the background inherits an ignored SIGINT."""
-    before = [(number, signal.signal(number, handler)) for number, handler in
-              ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))]
+    before = [
+        (number, signal.signal(number, handler))
+        for number, handler in (
+            (signal.SIGINT, signal.default_int_handler),
+            (signal.SIGTERM, signal.SIG_DFL),
+        )
+    ]
     yield
     for number, handler in before:
         signal.signal(number, handler)
@@ -131,13 +176,20 @@ def test_a_signal_saves_within_the_epoch(tmp_path, number, heeded):
         steps.append(batch)
         if len(steps) == 8:
             os.kill(os.getpid(), number)
+
     with pytest.raises(Stopped, match="holds epoch 1 up to step 3; --resume") as stopped:
         train_once(tmp_path, save_seconds=1e9, after=after)
-    assert stopped.value.number == number and signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)  # put back
+    assert stopped.value.number == number and signal.getsignal(number) in (
+        signal.default_int_handler,
+        signal.SIG_DFL,
+    )  # put back
     resumed = train_once(tmp_path, save_seconds=1e9, after=steps.append)
     assert len(steps) == EPOCHS * STEPS  # no step twice, none left out
     whole = train_once(tmp_path / "whole", save_seconds=1e9)
-    assert all(torch.equal(a, b) for a, b in zip(resumed.state_dict().values(), whole.state_dict().values()))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(resumed.state_dict().values(), whole.state_dict().values())
+    )
 
 
 def test_a_second_signal_ends_at_once(heeded):
@@ -164,10 +216,16 @@ def test_not_finite_names_the_batch_and_keeps_what_was_saved(tmp_path):
         count.append(1)
         if len(count) == STEPS + 3:
             batch[0].fill_(float("nan"))
-    with pytest.raises(UserError, match=r"epoch 1, step 2: .* not finite \(nan\); questions 7, 8: .*last.pth holds epoch 0"):
+
+    with pytest.raises(
+        UserError,
+        match=r"epoch 1, step 2: .* not finite \(nan\); questions 7, 8: .*last.pth holds epoch 0",
+    ):
         train_once(tmp_path, save_seconds=1e9, after=after)
     kept = torch.load(tmp_path / "last.pth", weights_only=True)
-    assert kept["epoch"] == 0 and all(torch.isfinite(value).all() for value in kept["model"].values() if value.is_floating_point())
+    assert kept["epoch"] == 0 and all(
+        torch.isfinite(value).all() for value in kept["model"].values() if value.is_floating_point()
+    )
 
 
 def test_losses_read_now_and_then_are_the_same(tmp_path):
@@ -175,7 +233,12 @@ def test_losses_read_now_and_then_are_the_same(tmp_path):
     logs = []
     for read_every in (1, 3):
         train_once(tmp_path / str(read_every), save_seconds=1e9, read_every=read_every)
-        logs.append([json.loads(line) | {"seconds": 0} for line in (tmp_path / str(read_every) / "log.jsonl").open()])
+        logs.append(
+            [
+                json.loads(line) | {"seconds": 0}
+                for line in (tmp_path / str(read_every) / "log.jsonl").open()
+            ]
+        )
     assert logs[0] == logs[1] and len(logs[0]) == EPOCHS
     count = []
 
@@ -183,17 +246,28 @@ def test_losses_read_now_and_then_are_the_same(tmp_path):
         count.append(1)
         if len(count) == STEPS + 2:
             batch[0].fill_(float("nan"))
+
     with pytest.raises(UserError, match=r"epoch 1, step 1: .*last.pth holds epoch 0"):
         train_once(tmp_path / "nan", save_seconds=1e9, after=after, read_every=4)
     assert len(count) == STEPS + 4
     kept = torch.load(tmp_path / "nan" / "last.pth", weights_only=True)
-    assert kept["epoch"] == 0 and all(torch.isfinite(value).all() for value in kept["model"].values() if value.is_floating_point())
+    assert kept["epoch"] == 0 and all(
+        torch.isfinite(value).all() for value in kept["model"].values() if value.is_floating_point()
+    )
 
 
 def test_two_runs_in_one_folder(tmp_path):
     held = lock(tmp_path / "run")
-    other = subprocess.run([sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nimport utils\n"
-                            f"utils.run_main(lambda: utils.lock(Path({str(tmp_path / 'run')!r})) and None)"], capture_output=True, text=True)
+    other = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nimport utils\n"
+            f"utils.run_main(lambda: utils.lock(Path({str(tmp_path / 'run')!r})) and None)",
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert other.returncode == 2 and "in use by another run" in other.stderr
     held.close()
     lock(tmp_path / "run").close()

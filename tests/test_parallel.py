@@ -1,4 +1,5 @@
 """Two processes (gloo) do what one does with the same batch: gradients, statistics, losses, scores; only the first one writes."""
+
 import json
 import os
 import subprocess
@@ -67,8 +68,21 @@ parallel.end()
 
 def run(count, *command, timeout=400):
     """A script in one process, or under torchrun in several."""
-    start = [sys.executable, *(["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)] if count > 1 else [])]
-    return subprocess.run([*start, *map(str, command)], capture_output=True, text=True, timeout=timeout, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    start = [
+        sys.executable,
+        *(
+            ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+            if count > 1
+            else []
+        ),
+    ]
+    return subprocess.run(
+        [*start, *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
 
 
 @pytest.mark.parametrize("kind", ["vqa", "pretraining"])
@@ -81,12 +95,16 @@ def test_gradients_and_statistics_are_those_of_one_process(kind, tmp_path):
         assert done.returncode == 0, done.stderr[-2000:]
         states.append(torch.load(tmp_path / f"{count}.pth", weights_only=True))
     one, two = states
-    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5) and two["curve"] == pytest.approx(one["curve"], rel=1e-5)
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5) and two["curve"] == pytest.approx(
+        one["curve"], rel=1e-5
+    )
     assert kind != "vqa" or len(one["curve"]) == 6 and one["curve"][-1] < one["curve"][0]
     assert set(one["gradients"]) <= set(two["gradients"])
     largest = max(value.abs().max() for value in one["gradients"].values())
     for name, value in one["gradients"].items():
-        assert (two["gradients"][name] - value).abs().max() <= 1e-5 * max(value.abs().max(), 1e-3 * largest), name
+        assert (two["gradients"][name] - value).abs().max() <= 1e-5 * max(
+            value.abs().max(), 1e-3 * largest
+        ), name
     for name, value in one["buffers"].items():
         assert torch.allclose(two["buffers"][name], value, rtol=1e-5, atol=1e-7), name
 
@@ -95,20 +113,57 @@ def test_training_with_two_processes(tiny, tmp_path):
     """train.py under torchrun: the loss of the first epoch of one process at the same batch size, one log, each question scored once."""
     logs = []
     for count in (1, 2):
-        done = run(count, ROOT / "train.py", "--RAD_dir", tiny, "--epochs", 1, "--num_hid", 32, "--gpu", -1, "--encoder", "efficientnet_lite0", "--no-mtpt",
-                        "--precision", "float32", "--recipe", "paper", "--blocks", 1, "--no-distmodal", "--output", tmp_path / str(count))
+        done = run(
+            count,
+            ROOT / "train.py",
+            "--RAD_dir",
+            tiny,
+            "--epochs",
+            1,
+            "--num_hid",
+            32,
+            "--gpu",
+            -1,
+            "--encoder",
+            "efficientnet_lite0",
+            "--no-mtpt",
+            "--precision",
+            "float32",
+            "--recipe",
+            "paper",
+            "--blocks",
+            1,
+            "--no-distmodal",
+            "--output",
+            tmp_path / str(count),
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         assert done.stdout.count("epoch 0 of 0-0") == 1
-        logs.append([json.loads(line) for line in (tmp_path / str(count) / "log.jsonl").read_text().splitlines()])
-    assert len(logs[1]) == 1 and json.loads((tmp_path / "2" / "run.json").read_text())["processes"] == 2
+        logs.append(
+            [
+                json.loads(line)
+                for line in (tmp_path / str(count) / "log.jsonl").read_text().splitlines()
+            ]
+        )
+    assert (
+        len(logs[1]) == 1
+        and json.loads((tmp_path / "2" / "run.json").read_text())["processes"] == 2
+    )
     assert logs[1][0]["loss"] == pytest.approx(logs[0][0]["loss"], rel=0.05)  # dropout draws differ
     model = torch.load(tmp_path / "2" / "best.pth", weights_only=True)["model"]
-    assert set(model) == set(torch.load(tmp_path / "1" / "best.pth", weights_only=True)["model"])  # no "module." in it
+    assert set(model) == set(
+        torch.load(tmp_path / "1" / "best.pth", weights_only=True)["model"]
+    )  # no "module." in it
 
 
 def test_one_process_alone():
     import parallel
-    assert parallel.share([[1, 2, 3], [4]]) == [[1, 2, 3], [4]] and parallel.everyones(7) == [7] and parallel.is_first()
+
+    assert (
+        parallel.share([[1, 2, 3], [4]]) == [[1, 2, 3], [4]]
+        and parallel.everyones(7) == [7]
+        and parallel.is_first()
+    )
     module = torch.nn.Linear(2, 2)
     assert parallel.parallel(module) is module and parallel.begin(None) is None
     with parallel.first_alone():
@@ -119,11 +174,15 @@ def test_one_process_alone():
 def test_synchronised_norm_alone_is_batch_norm():
     """In one process: outputs, gradients and statistics of nn.BatchNorm2d."""
     import parallel
+
     torch.manual_seed(0)
     theirs = torch.nn.Sequential(torch.nn.BatchNorm2d(3)).double()
     ours = torch.nn.Sequential(torch.nn.BatchNorm2d(3)).double()
     parallel.synchronise_norms(ours)
-    assert type(ours[0]).__name__ == "SyncedBatchNorm" and ours.state_dict().keys() == theirs.state_dict().keys()
+    assert (
+        type(ours[0]).__name__ == "SyncedBatchNorm"
+        and ours.state_dict().keys() == theirs.state_dict().keys()
+    )
     x = torch.randn(4, 3, 5, 5, dtype=torch.float64)
     inputs = [x.clone().requires_grad_() for _ in range(2)]
     outputs = [norm(one) for norm, one in zip((ours, theirs), inputs)]
@@ -131,6 +190,9 @@ def test_synchronised_norm_alone_is_batch_norm():
     for output in outputs:
         (output * torch.arange(300).view(4, 3, 5, 5)).sum().backward()
     assert torch.allclose(inputs[0].grad, inputs[1].grad)
-    assert all(torch.allclose(a, b) for a, b in zip(ours.state_dict().values(), theirs.state_dict().values()))
+    assert all(
+        torch.allclose(a, b)
+        for a, b in zip(ours.state_dict().values(), theirs.state_dict().values())
+    )
     ours.eval(), theirs.eval()
     assert torch.allclose(ours(x), theirs(x))

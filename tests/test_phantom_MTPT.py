@@ -1,4 +1,5 @@
 """The organ sets: their form on disk, masks that lie on what is drawn, classes that show, the same bytes by seed, all or nothing."""
+
 import subprocess
 import sys
 from pathlib import Path
@@ -26,8 +27,18 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pairs(folder):
     """Pictures (float, 0 to 1, noise smoothed) and masks (uint8) of the abdomen, (height, width) both, of training and validation."""
-    lines = [line.split() for part in ("train", "val") for line in (folder / "abdomen" / f"{part}.txt").read_text().splitlines()]
-    return [(pixels(folder / "abdomen" / image, blur=1), np.asarray(Image.open(folder / "abdomen" / mask))) for image, mask in lines]
+    lines = [
+        line.split()
+        for part in ("train", "val")
+        for line in (folder / "abdomen" / f"{part}.txt").read_text().splitlines()
+    ]
+    return [
+        (
+            pixels(folder / "abdomen" / image, blur=1),
+            np.asarray(Image.open(folder / "abdomen" / mask)),
+        )
+        for image, mask in lines
+    ]
 
 
 def pixels(path, size=None, blur=0):
@@ -38,13 +49,19 @@ def pixels(path, size=None, blur=0):
 
 
 def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def test_form(folder):
     assert sorted(path.name for path in folder.iterdir()) == ["abdomen", "brain", "chest"]
     for organ in ("abdomen", *FOLDERS):
-        assert (folder / organ / "PHANTOM.txt").read_text() == "Drawings, not radiology: made by phantom_MTPT.py\n"
+        assert (
+            folder / organ / "PHANTOM.txt"
+        ).read_text() == "Drawings, not radiology: made by phantom_MTPT.py\n"
     abdomen = folder / "abdomen"
     assert (abdomen / "classes.txt").read_text().splitlines() == CLASSES
     listed = []
@@ -57,7 +74,11 @@ def test_form(folder):
             assert sorted(path.name for path in (folder / organ / part).iterdir()) == classes
             counts = [len(list((folder / organ / part / name).glob("*.png"))) for name in classes]
             assert counts == [count // len(classes)] * len(classes)
-    assert sorted(listed) == sorted(path.relative_to(abdomen).as_posix() for path in abdomen.rglob("*.png")) and len(set(listed)) == 144
+    assert (
+        sorted(listed)
+        == sorted(path.relative_to(abdomen).as_posix() for path in abdomen.rglob("*.png"))
+        and len(set(listed)) == 144
+    )
 
 
 def test_pictures(folder):
@@ -77,8 +98,13 @@ def test_masks_hold_every_organ_on_its_side(pairs):
         assert mask.dtype == np.uint8 and mask.shape == picture.shape
         assert np.unique(mask).tolist() == list(range(len(CLASSES)))
         columns = np.indices(mask.shape)[1]
-        assert columns[np.isin(mask, (1, 4))].max() < columns[np.isin(mask, (2, 3))].min()  # not one pixel of a mixed value at a border
-        y, x = (np.array([axis[mask == value].mean() for value in range(len(CLASSES))]) for axis in np.indices(mask.shape))
+        assert (
+            columns[np.isin(mask, (1, 4))].max() < columns[np.isin(mask, (2, 3))].min()
+        )  # not one pixel of a mixed value at a border
+        y, x = (
+            np.array([axis[mask == value].mean() for value in range(len(CLASSES))])
+            for axis in np.indices(mask.shape)
+        )
         _, liver, spleen, left, right, spine = x / mask.shape[1]
         assert max(liver, right) < 0.45 < spine < 0.55 < min(spleen, left)
         assert y[5] > y[3:5].mean() and y[3:5].min() > y[1:3].max()
@@ -99,8 +125,15 @@ def test_the_borders_of_masks_lie_on_edges(pairs, value):
     for picture, mask in pairs:
         slope = np.hypot(*np.gradient(picture))
         organ = mask == value
-        border = organ & ~(np.roll(organ, 1, 0) & np.roll(organ, -1, 0) & np.roll(organ, 1, 1) & np.roll(organ, -1, 1))
-        right.append(int(np.argmax([slope[np.roll(border, shift, (0, 1))].mean() for shift in shifts])) == 0)
+        border = organ & ~(
+            np.roll(organ, 1, 0)
+            & np.roll(organ, -1, 0)
+            & np.roll(organ, 1, 1)
+            & np.roll(organ, -1, 1)
+        )
+        right.append(
+            int(np.argmax([slope[np.roll(border, shift, (0, 1))].mean() for shift in shifts])) == 0
+        )
     assert np.mean(right) > 0.9
 
 
@@ -112,7 +145,9 @@ def test_masks_leave_out_what_covers_an_organ(pairs):
         liver = mask == 1
         assert (white & liver).sum() < 0.02 * liver.sum()
         columns, rows = (np.flatnonzero(liver.any(axis)) for axis in (0, 1))
-        covered += liver.sum() < 0.97 * np.pi / 4 * np.ptp(rows) * np.ptp(columns)  # less than the whole ellipse
+        covered += liver.sum() < 0.97 * np.pi / 4 * np.ptp(rows) * np.ptp(
+            columns
+        )  # less than the whole ellipse
     assert covered > 15
 
 
@@ -123,7 +158,9 @@ def test_the_classes_of_the_brain_show(folder):
         picture = pixels(path, 224, blur=3)
         brain = picture[50:174, 52:172]
         brain = (brain - np.median(brain)) / (picture.max() - picture.min())
-        ventricles = min(abs(np.median(brain[30:80, half])) for half in (slice(33, 48), slice(72, 87)))
+        ventricles = min(
+            abs(np.median(brain[30:80, half])) for half in (slice(33, 48), slice(72, 87))
+        )
         lesion = np.percentile(abs(brain - brain[:, ::-1]), 97)
         guess = "hydrocephalus" if ventricles > 0.1 else "lesion" if lesion > 0.25 else "normal"
         right.append(guess == path.parent.name)
@@ -143,7 +180,9 @@ def test_the_classes_of_the_chest_show(folder):
 def test_no_held_out_drawing_is_a_copy(folder):
     said = []
     for organ in FOLDERS:
-        assert not dataset_MTPT.load_organ_set(folder / organ, organ, said.append).copies and not said
+        assert (
+            not dataset_MTPT.load_organ_set(folder / organ, organ, said.append).copies and not said
+        )
 
 
 def test_same_seed_same_bytes(tmp_path):
@@ -152,18 +191,24 @@ def test_same_seed_same_bytes(tmp_path):
     a, b, c = (contents(tmp_path / name) for name in "abc")
     assert a == b and a.keys() == c.keys() and len(a) == 4 * 18 + 6
     pictures = [name for name in a if name.endswith(".png")]
-    assert all(a[name] != c[name] for name in pictures) and len({a[name] for name in pictures}) == len(pictures)
+    assert all(a[name] != c[name] for name in pictures) and len(
+        {a[name] for name in pictures}
+    ) == len(pictures)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no"), KeyboardInterrupt(), OSError(28, "No space left on device")]
+)
 @pytest.mark.parametrize("exists", [False, True])
 def test_nothing_half_written(tmp_path, monkeypatch, error, exists):
     draw_pair, calls = phantom_MTPT.draw_pair, []
+
     def failing(scene, rng):
         calls.append(scene)
         if len(calls) == 25:  # the abdomen is complete then, the brain is not
             raise error
         return draw_pair(scene, rng)
+
     monkeypatch.setattr(phantom_MTPT, "draw_pair", failing)
     if exists:
         (tmp_path / "set").mkdir()
@@ -201,14 +246,26 @@ def test_the_smallest_set_holds_every_class(tmp_path):
     phantom_MTPT.draw_organs(tmp_path / "set", images=phantom_MTPT.FEWEST_IMAGES)
     for organ, classes in FOLDERS.items():
         for part in ("train", "val"):
-            assert {path.parent.name for path in (tmp_path / "set" / organ / part).rglob("*.png")} == set(classes)
+            assert {
+                path.parent.name for path in (tmp_path / "set" / organ / part).rglob("*.png")
+            } == set(classes)
 
 
 def test_command_line(tmp_path):
     def run(*arguments):
-        return subprocess.run([sys.executable, ROOT / "phantom_MTPT.py", *map(str, arguments)], cwd=tmp_path, capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, ROOT / "phantom_MTPT.py", *map(str, arguments)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+
     done = run("--output", "made", "--images", 15)
     assert done.returncode == 0 and len(contents(tmp_path / "made")) == 78
     refused = run("--output", "made", "--images", 15)
-    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and refused.stderr.startswith("error: ")
+    assert (
+        refused.returncode == 2
+        and refused.stderr.count("\n") == 1
+        and refused.stderr.startswith("error: ")
+    )
     assert len(contents(tmp_path)) == 78

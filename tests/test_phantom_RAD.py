@@ -1,4 +1,5 @@
 """The phantom data set: the release's form, answers that can't be guessed, findings that show, the same bytes by seed, all or nothing."""
+
 import collections
 import subprocess
 import sys
@@ -12,9 +13,35 @@ import phantom_RAD
 from utils import UserError, read_json
 
 ROOT = Path(__file__).resolve().parent.parent
-FIELDS = ["qid", "phrase_type", "qid_linked_id", "image_case_url", "image_name", "image_organ", "evaluation", "question",
-          "question_rephrase", "question_relation", "question_frame", "question_type", "answer", "answer_type"]
-TYPES = {"PRES", "POS", "ABN", "SIZE", "ATTRIB", "OTHER", "MODALITY", "PLANE", "COLOR", "ORGAN", "COUNT"}
+FIELDS = [
+    "qid",
+    "phrase_type",
+    "qid_linked_id",
+    "image_case_url",
+    "image_name",
+    "image_organ",
+    "evaluation",
+    "question",
+    "question_rephrase",
+    "question_relation",
+    "question_frame",
+    "question_type",
+    "answer",
+    "answer_type",
+]
+TYPES = {
+    "PRES",
+    "POS",
+    "ABN",
+    "SIZE",
+    "ATTRIB",
+    "OTHER",
+    "MODALITY",
+    "PLANE",
+    "COLOR",
+    "ORGAN",
+    "COUNT",
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +72,22 @@ def answers_to(records, *questions):
 
 
 def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def test_form(records):
     assert all(list(r) == FIELDS for r in records)
     assert [r["qid"] for r in records] == list(range(len(records)))
-    assert all(isinstance(r[f], str) and r[f] for r in records for f in FIELDS if f not in ("qid", "answer"))
+    assert all(
+        isinstance(r[f], str) and r[f]
+        for r in records
+        for f in FIELDS
+        if f not in ("qid", "answer")
+    )
     assert all(isinstance(r["answer"], int if r["answer"] in (1, 2, 3) else str) for r in records)
     assert {r["phrase_type"] for r in records} == {"freeform", "para", "test_freeform", "test_para"}
     assert {r["answer_type"] for r in records} == {"OPEN", "CLOSED"}
@@ -88,9 +124,16 @@ def test_a_para_follows_its_freeform(records):
             for field in ("qid_linked_id", "image_name", "answer", "answer_type", "question_type"):
                 assert record[field] == before[field]
             assert before["phrase_type"] == record["phrase_type"].replace("para", "freeform")
-            assert record["question_rephrase"] == before["question"] != record["question"] == before["question_rephrase"]
+            assert (
+                record["question_rephrase"]
+                == before["question"]
+                != record["question"]
+                == before["question_rephrase"]
+            )
     linked = collections.Counter(r["qid_linked_id"] for r in records)
-    assert count > 300 and sum(n == 2 for n in linked.values()) == count and max(linked.values()) == 2
+    assert (
+        count > 300 and sum(n == 2 for n in linked.values()) == count and max(linked.values()) == 2
+    )
 
 
 def test_nothing_leaks_into_training(records):
@@ -111,26 +154,38 @@ def test_the_question_does_not_give_the_answer(records):
             learnt[r["question"]][r["answer"]] += 1
             if r["question_frame"] != "NULL":
                 by_text[r["question_frame"], r["answer_type"]][r["answer"]] += 1
-    assert len({question for question, _ in by_text}) == len(by_text)  # a wording is either open or closed
+    assert len({question for question, _ in by_text}) == len(
+        by_text
+    )  # a wording is either open or closed
     assert all(len(answers) > 1 for answers in by_text.values())
     for (question, kind), answers in by_text.items():
         share = max(answers.values()) / sum(answers.values())
-        assert share < (0.65 if kind == "CLOSED" else 1.3 / len(answers)) or sum(answers.values()) < 8, (question, answers)
+        assert (
+            share < (0.65 if kind == "CLOSED" else 1.3 / len(answers)) or sum(answers.values()) < 8
+        ), (question, answers)
     for kind, limit in (("CLOSED", 0.58), ("OPEN", 0.40)):
-        right = [learnt[r["question"]].most_common(1)[0][0] == r["answer"] for r in records if is_test(r) and r["answer_type"] == kind]
+        right = [
+            learnt[r["question"]].most_common(1)[0][0] == r["answer"]
+            for r in records
+            if is_test(r) and r["answer_type"] == kind
+        ]
         assert np.mean(right) < limit
 
 
 def test_the_side_and_tone_of_lesions_show(folder, records):
     """The patient's left is right in the picture: there it is brighter (or darker) than its mirror image. Read from the answers only."""
-    sides = answers_to(records, "Is the lesion on the left or right side?", "Is the lesion left or right sided?")
+    sides = answers_to(
+        records, "Is the lesion on the left or right side?", "Is the lesion left or right sided?"
+    )
     tones = answers_to(records, "Is the lesion bright or dark?", "Is this a bright or dark lesion?")
     tones |= {r["image_name"]: "bright" for r in records if r["image_organ"] == "CHEST"}
     right = []
     for name in sides.keys() & tones.keys():
         picture = pixels(folder, name)[60:390, 40:408]
         difference = picture - picture[:, ::-1]
-        here = np.sort((difference[:, 204:] if sides[name] == "left" else difference[:, :164]).ravel())
+        here = np.sort(
+            (difference[:, 204:] if sides[name] == "left" else difference[:, :164]).ravel()
+        )
         right.append((here[-1500:].mean() > -here[:1500].mean()) == (tones[name] == "bright"))
     assert len(right) >= 25 and np.mean(right) > 0.85
 
@@ -160,7 +215,11 @@ def test_every_lesion_shows_where_it_was_put(folder):
             distance = np.hypot(*np.meshgrid(np.arange(448) / 448 - x, np.arange(448) / 448 - y))
             inside = picture[distance < radius * (1.1 if scene.cystic else 0.6)]
             checked += 1
-            wrong += np.percentile(inside, 70) < 0.75 if scene.tone == "bright" else np.percentile(inside, 30) > 0.2
+            wrong += (
+                np.percentile(inside, 70) < 0.75
+                if scene.tone == "bright"
+                else np.percentile(inside, 30) > 0.2
+            )
             assert (x > 0.5) == (scene.side == "left") or scene.plane == "sagittal"
     assert checked > 200 and wrong < 0.05 * checked
 
@@ -173,15 +232,19 @@ def test_same_seed_same_bytes(tmp_path):
     assert all(a[name] != c[name] for name in a if name != "PHANTOM.txt")
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt(), OSError(28, "No space left on device")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no"), KeyboardInterrupt(), OSError(28, "No space left on device")]
+)
 @pytest.mark.parametrize("exists", [False, True])
 def test_nothing_half_written(tmp_path, monkeypatch, error, exists):
     draw_picture, calls = phantom_RAD.draw_picture, []
+
     def failing(scene, seed):
         calls.append(scene)
         if len(calls) == 10:
             raise error
         return draw_picture(scene, seed)
+
     monkeypatch.setattr(phantom_RAD, "draw_picture", failing)
     if exists:
         (tmp_path / "set").mkdir()
@@ -213,17 +276,33 @@ def test_small_sets_hold_every_type_and_stay_closed(images):
     for part in (True, False):
         assert {r["question_type"] for r in records if is_test(r) == part} == TYPES
     for field in ("answer", "question"):
-        assert {r[field] for r in records if is_test(r)} <= {r[field] for r in records if not is_test(r)}
+        assert {r[field] for r in records if is_test(r)} <= {
+            r[field] for r in records if not is_test(r)
+        }
 
 
 def test_command_line(tmp_path):
     def run(*arguments):
-        return subprocess.run([sys.executable, ROOT / "phantom_RAD.py", *map(str, arguments)], cwd=tmp_path, capture_output=True, text=True)
+        return subprocess.run(
+            [sys.executable, ROOT / "phantom_RAD.py", *map(str, arguments)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+
     done = run("--output", "made", "--images", 60)
     assert done.returncode == 0 and len(contents(tmp_path / "made")) == 62
     (tmp_path / "file").write_text("mine")
-    for arguments in (["--output", "made", "--images", 60], ["--output", "few", "--images", 3], ["--output", "file", "--images", 60],
-                      ["--output", "file/below", "--images", 60]):
+    for arguments in (
+        ["--output", "made", "--images", 60],
+        ["--output", "few", "--images", 3],
+        ["--output", "file", "--images", 60],
+        ["--output", "file/below", "--images", 60],
+    ):
         refused = run(*arguments)
-        assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and refused.stderr.startswith("error: ")
+        assert (
+            refused.returncode == 2
+            and refused.stderr.count("\n") == 1
+            and refused.stderr.startswith("error: ")
+        )
     assert (tmp_path / "file").read_text() == "mine"

@@ -1,11 +1,24 @@
 """Atomic files, checkpoints and exit codes."""
+
 import errno
 
 import pytest
 import torch
 
-from utils import (UserError, atomic_path, choose_device, choose_precision, digest_bytes, digest_files, digest_state, load_checkpoint,
-                   read_json, run_main, save_checkpoint, write_json)
+from utils import (
+    UserError,
+    atomic_path,
+    choose_device,
+    choose_precision,
+    digest_bytes,
+    digest_files,
+    digest_state,
+    load_checkpoint,
+    read_json,
+    run_main,
+    save_checkpoint,
+    write_json,
+)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
@@ -39,11 +52,15 @@ def test_exit_codes(capsys):
     def raises(error):
         def main():
             raise error
+
         return main
+
     assert outcome(lambda: None, capsys) == (0, "")
     assert outcome(raises(UserError("what,\nwhere")), capsys) == (2, "error: what, where\n")
     assert outcome(raises(KeyboardInterrupt()), capsys)[0] == 130
-    code, line = outcome(raises(OSError(errno.ENOSPC, "No space left on device", "x/last.pth")), capsys)
+    code, line = outcome(
+        raises(OSError(errno.ENOSPC, "No space left on device", "x/last.pth")), capsys
+    )
     assert code == 2 and "x/last.pth" in line and line.count("\n") == 1
     with pytest.raises(ZeroDivisionError):
         run_main(lambda: 1 / 0)
@@ -64,8 +81,14 @@ def test_digests_see_every_change(tmp_path):
     assert digest_bytes("a", "bc") != digest_bytes("ab", "c")
     (tmp_path / "a").write_bytes(b"1")
     (tmp_path / "b").write_bytes(b"2")
-    assert digest_files([tmp_path / "a", tmp_path / "b"]) != digest_files([tmp_path / "b", tmp_path / "a"])
-    assert digest_state({"w": torch.zeros(2)}) != digest_state({"w": torch.zeros(1, 2)}) != digest_state({"w": torch.ones(1, 2)})
+    assert digest_files([tmp_path / "a", tmp_path / "b"]) != digest_files(
+        [tmp_path / "b", tmp_path / "a"]
+    )
+    assert (
+        digest_state({"w": torch.zeros(2)})
+        != digest_state({"w": torch.zeros(1, 2)})
+        != digest_state({"w": torch.ones(1, 2)})
+    )
     assert len(digest_state({"n": torch.zeros((), dtype=torch.int64)})) == 16
 
 
