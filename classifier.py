@@ -1,11 +1,11 @@
-"""The answer classifier (DESIGN section 4)."""
+"""The answer classifier (docs/METHOD.md section 2)."""
 
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 
 class AnswerClassifier(nn.Module):
-    """MLP over the answers: (B, size_in) -> (B, answers) logits. Each matrix has one weight-norm scale g for all of it."""
+    """MLP: (B, size_in) -> (B, answers) logits; each matrix has one weight-norm scale g."""
 
     def __init__(self, size_in, hidden, answers, dropout=0.5):
         super().__init__()

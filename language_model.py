@@ -1,15 +1,17 @@
-"""The question's side: word embedding and recurrent question encoder (DESIGN section 4)."""
+"""The question's side: word embedding and recurrent question encoder (docs/METHOD.md section 2)."""
 
 import torch
 from torch import nn
 
+from utils import has_bf16
+
 
 class WordEmbedding(nn.Module):
-    """Two word tables side by side: (B, T) int64 in [0, ntoken] -> (B, T, 2 * dim). Row `ntoken` is padding and stays zero.
+    """Two word tables side by side: (B, T) int64 in [0, ntoken] -> (B, T, 2 * dim).
 
-    Both start from the same pre-trained vectors (`initialise`). The second table is not
-    trained, as the official code's is not (the gradient norms of parity/train_step_CMSA_200d_seed3.json show it): it keeps
-    what the pre-trained vectors know of each word beside what training makes of them.
+    Row `ntoken` is padding and stays zero. Both tables start from the same pre-trained vectors
+    (`initialise`). The second one is not trained, like the official code's (docs/FAITHFUL.md):
+    it keeps the pre-trained knowledge of each word beside what training makes of it.
     """
 
     def __init__(self, ntoken, dim, dropout=0.0):
@@ -28,14 +30,17 @@ class WordEmbedding(nn.Module):
 
 
 class QuestionEncoder(nn.Module):
-    """One LSTM or GRU layer, one direction: (B, T, size_in) -> all hidden states (B, T, hidden). `rnn` is "LSTM" or "GRU"."""
+    """One LSTM or GRU layer, one direction: (B, T, size_in) -> all states (B, T, hidden)."""
 
     def __init__(self, size_in, hidden=1024, rnn="LSTM"):
         super().__init__()
         self.rnn = {"LSTM": nn.LSTM, "GRU": nn.GRU}[rnn](size_in, hidden, batch_first=True)
 
     def forward(self, words):
-        if words.is_cuda:  # cuDNN's autocast takes float16 for this, whatever type was asked for
-            with torch.autocast("cuda", enabled=False):
-                return self.rnn(words.float())[0]
+        device = words.device.type
+        # cuDNN's autocast takes float16, whatever type was asked for;
+        # a processor without bf16 has no LSTM in bf16
+        if device == "cuda" or not has_bf16(device):
+            with torch.autocast(device, enabled=False):
+                return self.rnn(words.float() if words.dtype == torch.bfloat16 else words)[0]
         return self.rnn(words)[0]

@@ -1,7 +1,8 @@
-"""Several processes, one training: what `torchrun --nproc_per_node N train.py` needs beyond PyTorch's DistributedDataParallel.
+"""Several processes, one training: `torchrun --nproc_per_node N train.py`.
 
-Each process takes its share of every batch; batch-norm statistics and gradients are those of the whole batch, so that N processes do
-what one does with the same batch size. Process 0 alone writes. Without torchrun every function here does nothing.
+Each process takes its shard of every batch. Batch-norm statistics and gradients are those of the
+whole batch, so that N processes do what one does with the same batch size. Process 0 alone
+writes. Without torchrun every function here does nothing.
 """
 
 import contextlib
@@ -12,11 +13,12 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from attention import count_over_all, sum_over_all
 from utils import UserError
 
 
 def environment_number(name):
-    """A number that torchrun sets in the environment, 1 where it is not set. Raises UserError for what is none."""
+    """A number that torchrun sets in the environment, or 1. Raises UserError for another text."""
     text = os.environ.get(name, "1")
     if not text.isdecimal():
         raise UserError(
@@ -26,17 +28,15 @@ def environment_number(name):
 
 
 def begin(gpu):
-    """Join the processes that torchrun started, if any. Returns --gpu for this process: its own GPU, or -1 for the CPU (gloo).
+    """Join the processes that torchrun started, if any.
 
-    Raises UserError when there are fewer GPUs than processes, or what torchrun sets is there in part only.
+    Returns --gpu for this process: its own GPU, or -1 for the CPU (gloo). Raises UserError when
+    there are fewer GPUs than processes, or when a part of torchrun's environment is missing.
     """
     if environment_number("WORLD_SIZE") == 1 or dist.is_initialized():
         return gpu
-    if lacking := [
-        name
-        for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-        if name not in os.environ
-    ]:
+    wanted = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    if lacking := [name for name in wanted if name not in os.environ]:
         raise UserError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']} and {lacking[0]} is not set: "
             "start several processes with torchrun, or unset WORLD_SIZE"
@@ -45,11 +45,13 @@ def begin(gpu):
     on_gpu = gpu != -1 and torch.cuda.is_available()
     if on_gpu and torch.cuda.device_count() < here:
         raise UserError(
-            f"{here} processes and {torch.cuda.device_count()} GPUs on this machine: lower --nproc_per_node, or --gpu -1 for CPUs"
+            f"{here} processes and {torch.cuda.device_count()} GPUs on this machine: lower "
+            "--nproc_per_node, or --gpu -1 for CPUs"
         )
     if on_gpu:
         torch.cuda.set_device(local)
-    # gloo beside NCCL: what `everyones` tells then waits for no GPU. Two hours: the first process may download data and encode images alone
+    # gloo beside NCCL: `all_gather` then waits for no GPU.
+    # Two hours: the first process may download data and encode images alone.
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
         timeout=timedelta(hours=2),
@@ -66,7 +68,10 @@ def end():
 
 
 def own_random_numbers(seed):
-    """From here on each process draws its own random numbers (dropout); process 0 draws those that a single one would."""
+    """From here on each process draws its own random numbers, for dropout.
+
+    Process 0 draws those that a single one would.
+    """
     if not is_first():
         torch.manual_seed(seed + 1_000_003 * world()[0])
 
@@ -77,7 +82,7 @@ def world():
 
 
 def is_first():
-    """True in the process that writes and speaks."""
+    """True in the process that writes and prints."""
     return world()[0] == 0
 
 
@@ -91,13 +96,16 @@ def first_alone():
         dist.barrier()
 
 
-def share(lists):
-    """This process's share of each batch (a list). A batch that has fewer members than there are processes is left out by all."""
+def shard(lists):
+    """This process's part of each batch, a list.
+
+    All leave out a batch that has fewer members than there are processes.
+    """
     rank, count = world()
     return lists if count == 1 else [batch[rank::count] for batch in lists if len(batch) >= count]
 
 
-def everyones(value):
+def all_gather(value):
     """The values of all processes, in order: a list."""
     if world()[1] == 1:
         return [value]
@@ -106,36 +114,11 @@ def everyones(value):
     return values
 
 
-class _Sum(torch.autograd.Function):
-    """A sum over all processes. Every process's loss depends on it, so its gradient is the sum of theirs."""
-
-    @staticmethod
-    def forward(ctx, tensor):
-        total = tensor.contiguous().clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return _Sum.forward(ctx, gradient)
-
-
-def sum_over_all(tensor):
-    """The tensor summed over all processes; gradients flow back to each one's part."""
-    return tensor if world()[1] == 1 else _Sum.apply(tensor)
-
-
-def count_over_all(number, device):
-    """A number summed over all processes: itself, or a float64 tensor without dimensions."""
-    return (
-        number
-        if world()[1] == 1
-        else _Sum.apply(torch.tensor(float(number), dtype=torch.float64, device=device))
-    )
-
-
 class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm over the batches of all processes, on CPUs, where nn.SyncBatchNorm is not to be had. x (B, C) or (B, C, ...)."""
+    """Batch norm over the batches of all processes, for CPUs, which nn.SyncBatchNorm lacks.
+
+    x: (B, C) or (B, C, ...).
+    """
 
     def _check_input_dim(self, x):
         pass
@@ -162,7 +145,10 @@ class SyncedBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def synchronise_norms(module):
-    """Replace a model's BN layers by ones over all processes, in place; names and weights stay. Returns the model."""
+    """Replace BN layers by ones over all processes, in place; returns the model.
+
+    Names and weights stay.
+    """
     if any(p.is_cuda for p in module.parameters()):
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for name, child in module.named_children():
@@ -182,12 +168,29 @@ def synchronise_norms(module):
     return module
 
 
-def parallel(model):
-    """What to call in place of the model in training: itself, or with several processes a DistributedDataParallel around it."""
-    if world()[1] == 1:
+def wrap(model, compile=False):
+    """What to call in place of the model in training: itself, or a wrapper around it.
+
+    With several processes it is a DistributedDataParallel. With `compile` torch.compile speeds
+    it up; a machine that can't compile gets a UserError.
+    """
+    if world()[1] > 1:
+        device = next(model.parameters()).device
+        # a BN right behind a bias cancels it: some parameters have no part in the loss
+        model = nn.parallel.DistributedDataParallel(
+            model,
+            [device.index] if device.type == "cuda" else None,
+            find_unused_parameters=True,
+        )
+    if not compile:
         return model
-    device = next(model.parameters()).device
-    # a BN right behind a bias cancels it: some parameters have no part in the loss
-    return nn.parallel.DistributedDataParallel(
-        model, [device.index] if device.type == "cuda" else None, find_unused_parameters=True
-    )
+    step = torch.compile(model)
+
+    def run(**inputs):
+        try:
+            return step(**inputs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            why = str(error).splitlines()[0][:160]
+            raise UserError(f"--compile fails on this machine ({why}): leave it out") from None
+
+    return run

@@ -1,60 +1,96 @@
-"""Seeds, devices, atomic files, errors that a user can mend, logging. Nothing of the method is here."""
+"""Errors, signals, atomic files, digests, devices and printing. Nothing of the method is here."""
 
 import contextlib
 import errno
 import fcntl
 import hashlib
+import importlib
 import json
 import os
-import platform
 import random
 import signal
 import sys
 import tempfile
 import threading
-import zipfile
-from importlib.metadata import version
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
-import h5py
 import numpy as np
 import torch
 
-VERSION = 4  # of checkpoints and result files; 2: model_arguments has softmax and word_dropout; 3: gate and prior; 4: components
-MAX_JSON = (
-    64 << 20
-)  # bytes: what that can grow to in memory is bounded; no file of VQA-RAD has 4 MB
+HERE = Path(__file__).resolve().parent
+VERSION = 5  # of checkpoints and result files; files of another version are refused
+SIZE = 224  # pixels: side of the images that models see
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of RGB in [0, 1]
+MAX_PIXELS = 80_000_000  # of one picture: a small file can hold one that fills the memory
+PHANTOM_MARK = "PHANTOM.txt"  # a folder with this file holds drawings, whatever its JSON says
+LISTED = 20  # names in an error message before "and N more"
 
 
-def check_version(version, path):
-    """Raise UserError for what is no version or was written by a newer one."""
-    if not isinstance(version, int) or version > VERSION:
-        raise UserError(
-            f"{path} was written by a newer version ({str(version)[:40]}, this is {VERSION}): update this program"
-        )
+class Organ(NamedTuple):
+    """One organ: VQA-RAD's code, the name of its encoder and set, and how messages call it."""
+
+    code: str
+    encoder: str
+    title: str
+
+
+ORGANS = (  # organ order everywhere
+    Organ("ABD", "abdomen", "abdomen"),
+    Organ("HEAD", "brain", "head"),
+    Organ("CHEST", "chest", "chest"),
+)
+ORGAN_CODES, ORGAN_ENCODERS, ORGAN_TITLES = zip(*ORGANS)
 
 
 class UserError(Exception):
-    """Something that the user can mend. The message is one line: what, which file or argument, what to do."""
+    """A fault that the user can mend. One line: what, which file or argument, what to do."""
 
     def __init__(self, message=""):
-        text = " ".join(
-            "".join(mark if mark.isprintable() else " " for mark in str(message)[:20_000]).split()
-        )  # names in data may hold anything
+        # names in data may hold any character
+        text = "".join(mark if mark.isprintable() else " " for mark in str(message)[:20_000])
+        text = " ".join(text.split())
         super().__init__(text if len(text) <= 2000 else f"{text[:1500]} ... {text[-400:]}")
 
 
 class Stopped(BaseException):
-    """Ctrl-C or SIGTERM, after everything was put in order. `number` is the signal's; the message says how to go on."""
+    """Ctrl-C or SIGTERM, after everything was put in order.
+
+    `number` is the signal's; the message says how to go on.
+    """
 
     def __init__(self, number, message="interrupted"):
         super().__init__(message)
         self.number = number
 
 
+def reason(error, length=160):
+    """A short reason, one line, from any exception."""
+    return " ".join(str(error).split())[:length] or type(error).__name__
+
+
+def shorten(names):
+    """Up to LISTED names, then "and N more"."""
+    rest = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + rest
+
+
+def optional(name):
+    """Import a package that need not be installed. Raises UserError with the command to install."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        package = name.partition(".")[0]
+        raise UserError(f"this needs {package}, which is missing: pip install {package}") from None
+
+
 @contextlib.contextmanager
 def stop_signals():
-    """In the block SIGINT and SIGTERM are kept for later: gives a list, empty until one comes, then with its number. A second one raises Stopped."""
+    """Keep SIGINT and SIGTERM for later: gives a list that is empty until one comes.
+
+    The list then holds the signal's number. A second signal raises Stopped.
+    """
     caught = []
 
     def keep(number, _):
@@ -62,16 +98,12 @@ def stop_signals():
             raise Stopped(number)
         caught.append(number)
 
-    if (
-        threading.current_thread() is not threading.main_thread()
-    ):  # only the main one can have handlers
+    if threading.current_thread() is not threading.main_thread():  # no other can have handlers
         yield caught
         return
-    heeded = [
-        number
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(number) != signal.SIG_IGN
-    ]  # a shell's "&" ignores Ctrl-C
+    signals = (signal.SIGINT, signal.SIGTERM)
+    # a shell's "&" makes a process ignore Ctrl-C
+    heeded = [number for number in signals if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, keep) for number in heeded}
     try:
         yield caught
@@ -81,7 +113,10 @@ def stop_signals():
 
 
 def lock(folder):
-    """Make `folder` and hold it for this process: gives a file to keep open. Raises UserError when another process holds it."""
+    """Make `folder` and hold it for this process: gives a file to keep open.
+
+    Raises UserError when another process holds it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     file = open(folder / ".lock", "a")
     try:
@@ -92,34 +127,29 @@ def lock(folder):
         ) from None
     except OSError:  # some network disks have no locks
         pass
-    for kind in (
-        "pth",
-        "json",
-        "jsonl",
-    ):  # of a run that was killed while it wrote; another program's stay
+    for kind in ("pth", "json", "jsonl"):  # temporary files of a run that was killed
         for stray in folder.glob(f".*.{kind}.*.tmp"):
             stray.unlink(missing_ok=True)
     return file
 
 
 def run_main(main):
-    """Run an entry point's `main()` and leave with the exit codes of DESIGN section 11.
+    """Run an entry point's `main()` and leave with an exit code (docs/FORMATS.md section 6).
 
-    0 done; 2 for what the user can mend (one line on stderr, no traceback); 130 and 143 when interrupted by Ctrl-C and SIGTERM. A full disk or a folder
-    that can't be written is the user's to mend too; any other OSError is a fault of ours and keeps its traceback.
+    0: done. 2: the user can mend it (one line on stderr). 130, 143: Ctrl-C, SIGTERM.
+    A full disk or a forbidden folder counts as the user's to mend.
+    Any other OSError is a fault of the program and keeps its traceback.
     """
 
     def terminate(number, _):
-        raise Stopped(number)  # so that temporary files go
+        raise Stopped(number)  # so that temporary files are removed
 
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, terminate) if in_main else None
     try:
         code = main() or 0
-    except UserError as error:
-        code = fail(
-            " ".join(str(error).rsplit("UserError: ", 1)[-1].split())
-        )  # a DataLoader worker's comes with its traceback
+    except UserError as error:  # a DataLoader worker's comes with its traceback
+        code = fail(" ".join(str(error).rsplit("UserError: ", 1)[-1].split()))
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
@@ -131,39 +161,22 @@ def run_main(main):
         code = 141
     except (torch.OutOfMemoryError, MemoryError):
         code = fail(
-            "the memory is full: lower --batch_size, freeze the encoders, or on a GPU take another one or none (--gpu -1)"
+            "the memory is full: lower --batch_size, freeze the encoders, or on a GPU take "
+            "another one or none (--gpu -1)"
         )
     except OSError as error:
         if not is_disk_error(error):
             raise
         where = f" ({error.filename})" if error.filename else ""
         code = fail(
-            " ".join(
-                f"{error.strerror or error}{where}: free some space there or name another folder (--output, --RAD_dir)".split()
-            )
+            f"{' '.join(str(error.strerror or error).split())}{where}: free some space there or "
+            "name another folder (--output, --RAD_dir)"
         )
     finally:
         if in_main:
             signal.signal(signal.SIGTERM, before)
     sys.stdout.flush()
     sys.exit(code)
-
-
-def run_facts(args, device):
-    """How a run was started, for its run.json: {"arguments", "command", "device", "versions"}."""
-    return {
-        "arguments": {
-            key: str(value) if isinstance(value, Path) else value
-            for key, value in vars(args).items()
-        },
-        "command": sys.argv,
-        "device": str(device),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": version("torchvision"),
-        },
-    }
 
 
 def fail(message):
@@ -173,27 +186,21 @@ def fail(message):
 
 
 def is_disk_error(error):
-    """True for a full disk, a quota, a read-only or forbidden folder, a file where a folder is wanted. h5py gives some of these as text only."""
-    codes = (
-        errno.ENOSPC,
-        errno.EDQUOT,
-        errno.EROFS,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EFBIG,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.EEXIST,
-        errno.ENAMETOOLONG,
-    )
+    """True for a full disk, a quota, a read-only or forbidden folder, a file for a folder.
+
+    h5py gives some of these as text only.
+    """
+    names = "ENOSPC EDQUOT EROFS EACCES EPERM EFBIG ENOTDIR EISDIR EEXIST ENAMETOOLONG"
+    codes = [getattr(errno, name) for name in names.split()]
     return error.errno in codes or any(os.strerror(code) in str(error) for code in codes)
 
 
 @contextlib.contextmanager
 def atomic_path(path):
-    """Give a temporary path beside `path`; when the block ends well it is flushed to disk and renamed to `path`.
+    """Give a temporary path beside `path`; a block that ends well renames it to `path`.
 
-    When the block raises, `path` stays as it was and the temporary file is removed. A full disk names `path`.
+    The file is flushed to disk first. When the block raises, `path` stays as it was and the
+    temporary file is removed. The error of a full disk names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -210,108 +217,54 @@ def atomic_path(path):
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(name)
-        if isinstance(error, RuntimeError) and "enforce fail at inline_container" in str(
-            error
-        ):  # how torch.save says that it could not write
+        # torch.save says in this way that it could not write
+        if isinstance(error, RuntimeError) and "enforce fail at inline_container" in str(error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
-        if isinstance(error, OSError) and error.filename in (None, name) and is_disk_error(error):
+        ours = isinstance(error, OSError) and error.filename in (None, name)
+        if ours and is_disk_error(error):
             raise OSError(error.errno, error.strerror or str(error), str(path)) from None
         raise
-
-
-@contextlib.contextmanager
-def atomic_h5(path):
-    """Give an HDF5 file to fill; when the block ends well it is written to `path` atomically.
-
-    It is made in memory (up to some hundred MB here) and written by Python: on a full disk HDF5 itself ends in a segmentation fault.
-    """
-    with h5py.File(Path(path).name, "w", driver="core", backing_store=False) as file:
-        yield file
-        file.flush()
-        content = file.id.get_file_image()
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
 
 
 def write_json(path, value, indent=1):
     """Write `value` as JSON (UTF-8) atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(
-            json.dumps(value, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        text = json.dumps(value, indent=indent, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path):
-    """Read a JSON file. Raises UserError when it is missing, unreadable or not JSON."""
-    path = Path(path)
-    try:
-        if path.exists() and not path.is_file():  # a pipe or a device never ends
-            raise UserError(f"{path} is not a file")
-        if path.stat().st_size > MAX_JSON:
-            raise UserError(
-                f"{path} has {path.stat().st_size >> 20} MiB: more than {MAX_JSON >> 20} are not read as JSON"
-            )
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
-    except (
-        ValueError,
-        RecursionError,
-        MemoryError,
-    ) as error:  # ValueError: no JSON, no text, a number of 5,000 digits
-        raise UserError(
-            f"{path} is not valid JSON ({error}); it may be truncated, get it again"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror})") from None
+def cache_base():
+    """The folder that stands in for a data folder that can't be written."""
+    home = os.path.expanduser("~")
+    home = tempfile.gettempdir() if home == "~" else home  # a user without a home folder
+    return Path(os.environ.get("CMSA_CACHE") or Path(home) / ".cache" / "cmsa-mtpt")
 
 
-def save_checkpoint(path, state):
-    """Save a dictionary of tensors and plain values atomically."""
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+def writable(folder):
+    """True when files can be made in `folder`, which is made where it is missing.
 
-
-def load_checkpoint(path):
-    """Load a checkpoint of tensors and plain data on the CPU; code in it is refused and never runs.
-
-    Raises UserError when the file is missing, damaged, or holds anything but tensors and plain data.
+    A folder marked read-only is left alone, by root too.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no such checkpoint: {path}")
     try:
-        if zipfile.is_zipfile(path):
-            with (
-                zipfile.ZipFile(path) as file
-            ):  # torch.save packs nothing: what is packed may be small here and fill the memory
-                if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
-                    raise ValueError("it is compressed")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        todo = [state]
-        while todo:  # no recursion: it may be nested as deep as it likes
-            value = todo.pop()
-            if isinstance(
-                value, torch.Tensor
-            ):  # others can stand for more numbers than the file holds, and copies of them fill the memory
-                if (
-                    value.layout is not torch.strided
-                    or value.device.type != "cpu"
-                    or value.numel() * value.element_size() > value.untyped_storage().nbytes()
-                ):
-                    raise ValueError("it holds a tensor that is not stored as plain numbers")
-            elif isinstance(value, (dict, list, tuple)):
-                todo += [*value, *value.values()] if isinstance(value, dict) else value
-        return state
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror})") from None
-    except Exception as error:  # torch raises many types for a damaged or a hostile file
-        reason = (
-            str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
-        )
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            reason = "it holds more than tensors and plain data, which is never run here"
-        raise UserError(f"{path} is not a checkpoint that can be loaded ({reason})") from None
+        nearest = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+        if not nearest.stat().st_mode & 0o222:
+            return False
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def first_writable(folders):
+    """The first of two folders that can be written. Raises UserError when none can."""
+    for folder in folders:
+        if writable(folder):
+            return folder
+    raise UserError(
+        f"neither {folders[0]} nor {folders[1]} can be written; set the environment variable "
+        "CMSA_CACHE to a folder that can"
+    )
 
 
 def digest_bytes(*parts):
@@ -325,7 +278,7 @@ def digest_bytes(*parts):
 
 
 def digest_files(paths):
-    """SHA-256 (hex, 16 characters) of the names and contents of files, in order, read in pieces."""
+    """SHA-256 (hex, 16 characters) of the names and contents of files, in order, in pieces."""
     sha = hashlib.sha256()
     for path in map(Path, paths):
         sha.update(path.name.encode() + b"\0")
@@ -348,22 +301,27 @@ def digest_state(state):
     return sha.hexdigest()[:16]
 
 
-def check_arguments(args, positive, folders):
-    """Raise UserError for a seed out of range, a number named in `positive` that is not, or a file where one of `folders` is wanted.
+def check_arguments(args, positive, folders, least=()):
+    """Raise UserError for a number out of range or a file where a folder is wanted.
 
-    An argument that is None was not given and is not checked.
+    positive: names of numbers above 0; least: pairs of a name and its smallest value;
+    folders: names of folders. An argument that is None was not given and is not checked.
     """
     for name in positive:
         if getattr(args, name) is not None and not getattr(args, name) > 0:
             raise UserError(f"--{name} {getattr(args, name)}: a positive number is wanted")
+    for name, smallest in least:
+        if getattr(args, name) is not None and getattr(args, name) < smallest:
+            raise UserError(
+                f"--{name} {getattr(args, name)} is too small: at least {smallest} is wanted"
+            )
     if not 0 <= args.seed < 2**32:
         raise UserError(f"--seed {args.seed}: a number from 0 to 4294967295 is wanted")
     for name in folders:
-        place = getattr(args, name)
-        if place and any(
-            folder.exists() and not folder.is_dir() for folder in (place, *place.absolute().parents)
-        ):
-            raise UserError(f"--{name} {place}: a file stands where a folder is wanted")
+        path = getattr(args, name)
+        above = (path, *path.absolute().parents) if path else ()
+        if any(folder.exists() and not folder.is_dir() for folder in above):
+            raise UserError(f"--{name} {path}: a file stands where a folder is wanted")
 
 
 def set_seed(seed):
@@ -374,50 +332,59 @@ def set_seed(seed):
 
 
 def choose_device(gpu):
-    """`gpu` is a CUDA device number, -1 for the CPU, or None for the first GPU when there is one. That GPU becomes the current one.
+    """The device of --gpu: a CUDA device number, -1 for the CPU, None for the first GPU if any.
 
-    Raises UserError when that GPU does not exist.
+    A GPU becomes the current one. Raises UserError when it does not exist.
     """
     if gpu is None:
         gpu = 0 if torch.cuda.is_available() else -1
     if gpu < 0:
         return torch.device("cpu")
     if gpu >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
         raise UserError(
-            f"--gpu {gpu}: this machine has {torch.cuda.device_count()} CUDA GPUs; use --gpu -1 for the CPU"
+            f"--gpu {gpu}: this machine has {count} CUDA GPUs; use --gpu -1 for the CPU"
         )
     torch.cuda.set_device(gpu)  # random states are saved of the current one
     return torch.device("cuda", gpu)
 
 
-def choose_precision(precision, device):
-    """ "float32" or "bf16" as asked; "auto" is bf16 where the processor or the GPU multiplies bf16 natively, else float32.
+@cache
+def has_bf16(device_type):
+    """True where the processor or the GPU multiplies bf16 natively."""
+    if device_type == "cuda":
+        return torch.cuda.get_device_capability() >= (8, 0)
+    with contextlib.suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text().split()
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False
 
-    On a GPU what bf16's autocast leaves in float32 is multiplied as TF32; with "float32" nothing is.
+
+def choose_precision(precision, device):
+    """ "float32" or "bf16" as asked; "auto" is bf16 where it is native, else float32.
+
+    On a GPU TF32 multiplies whatever bf16's autocast leaves in float32, but not with "float32".
     """
     if device.type == "cuda":
         tf32 = precision != "float32"
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
-    with contextlib.suppress(OSError):
-        flags = Path("/proc/cpuinfo").read_text().split()
-        if "avx512_bf16" in flags or "amx_bf16" in flags:
-            return "bf16"
-    return "float32"
+    if precision == "auto":
+        return "bf16" if has_bf16(device.type) else "float32"
+    return precision
 
 
-_say_lock = threading.Lock()
+_log_lock = threading.Lock()
 
 
-def say(message):
-    """Print one line at once, without breaking a progress bar. Of several processes (torchrun) the first one speaks."""
+def log(message):
+    """Print one line at once, without breaking a progress bar.
+
+    Of several processes (torchrun) only the first one prints.
+    """
     if os.environ.get("RANK", "0") != "0":
         return
     from tqdm import tqdm
 
-    with _say_lock:
+    with _log_lock:
         tqdm.write(str(message), file=sys.stdout)
         sys.stdout.flush()

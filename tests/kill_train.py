@@ -1,10 +1,10 @@
-"""Whole runs of train.py, killed (SIGKILL) at random moments and resumed, against one that was never stopped: do they end with the same bits?
+"""Runs of train.py, killed at random moments and resumed, against one that was never stopped.
 
-Each second kill comes while a checkpoint is written.
+    python tests/kill_train.py [--kills 20] [--seed 0] [--recipe paper]
 
-    python tests/kill_train.py [--kills 20] [--seed 0]
-
-A phantom set of 60 images, in a temporary folder. Runs are repeated until there were so many kills; pytest does not collect this file (some minutes).
+Both must end with the same bits. The signal is SIGKILL; each second kill comes while a checkpoint
+is written. The data are a phantom set of 60 images in a temporary folder. Runs are repeated until
+there were so many kills, which takes some minutes: pytest does not collect this file.
 """
 
 import argparse
@@ -22,137 +22,130 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-import phantom_RAD  # noqa: E402
+
+from tools import phantom_RAD  # noqa: E402
+from train import RECIPES  # noqa: E402
+
+# a run of some seconds
+OPTIONS = "--epochs 12 --num_hid 128 --val_fraction 0.1 --no-mtpt --gpu -1".split()
+OPTIONS += ["--encoder", "efficientnet_lite0"]
 
 
-def command(data, output, *more):
-    """A train.py run of some seconds."""
-    return [
-        sys.executable,
-        str(ROOT / "train.py"),
-        "--RAD_dir",
-        str(data),
-        "--output",
-        str(output),
-        "--epochs",
-        "12",
-        "--num_hid",
-        "128",
-        "--val_fraction",
-        "0.1",
-        "--no-mtpt",
-        "--encoder",
-        "efficientnet_lite0",
-        "--gpu",
-        "-1",
-        *more,
-    ]
+def command(output, *options):
+    """The command line of train.py for a run in `output`."""
+    return [sys.executable, str(ROOT / "train.py"), "--output", str(output), *options]
 
 
 def kill_at(process, after, writing=None):
-    """Kill a process after some seconds, then not before it writes a checkpoint in the folder `writing` if one is given. False when it ended before."""
+    """Kill a process after some seconds; False when it ended before.
+
+    With a folder `writing` not before it writes a checkpoint there.
+    """
     end = time.monotonic() + after
     while process.poll() is None:
-        if time.monotonic() > end and (writing is None or any(writing.glob(".*.pth.*.tmp"))):
+        if time.monotonic() > end and (writing is None or torn(writing)):
             process.send_signal(signal.SIGKILL)
             return process.wait() == -signal.SIGKILL
         time.sleep(0.0005)
     return False
 
 
-def log(output):
+def torn(output):
+    """True where a half-written checkpoint lies in a run's folder."""
+    return any(output.glob(".*.pth.*.tmp"))
+
+
+def read_log(output):
     """log.jsonl without the seconds."""
     return [json.loads(line) | {"seconds": 0} for line in (output / "log.jsonl").open()]
 
 
-def content(path):
-    """Everything in a checkpoint that has to be equal: all but the seconds that epochs took."""
+def read_content(path):
+    """Everything in a checkpoint that must be equal.
+
+    Its folder, whether it was resumed, and the seconds that epochs took may differ.
+    """
     state = torch.load(path, weights_only=True)
-    return state | {
-        "history": [
-            {key: value for key, value in row.items() if key != "seconds"}
-            for row in state["history"]
-        ]
-    }
+    history = [row | {"seconds": 0} for row in state["history"]]
+    settings = state["settings"] | {"output": None, "resume": None}
+    return state | {"history": history, "settings": settings}
 
 
 def first_difference(one, other, where=""):
-    """Where two nested values differ, bit by bit, or None."""
+    """The place where two nested values differ, bit by bit, or None."""
     if type(one) is not type(other):
         return f"{where}: {type(one).__name__} and {type(other).__name__}"
     if isinstance(one, torch.Tensor):
-        same = one.dtype == other.dtype and torch.equal(
-            one.contiguous().flatten().view(torch.uint8),
-            other.contiguous().flatten().view(torch.uint8),
-        )
-        return None if same else where
+        bits = (value.contiguous().flatten().view(torch.uint8) for value in (one, other))
+        return None if one.dtype == other.dtype and torch.equal(*bits) else where
     if isinstance(one, dict):
         one, other = list(one.items()), list(other.items())
-    if isinstance(one, (list, tuple)):
-        if len(one) != len(other):
-            return f"{where}: {len(one)} and {len(other)} entries"
-        return next(
-            (
-                found
-                for index, pair in enumerate(zip(one, other))
-                if (found := first_difference(*pair, f"{where}/{index}"))
-            ),
-            None,
-        )
-    return None if one == other else f"{where}: {one} and {other}"
+    if not isinstance(one, (list, tuple)):
+        return None if one == other else f"{where}: {one} and {other}"
+    if len(one) != len(other):
+        return f"{where}: {len(one)} and {len(other)} entries"
+    found = (first_difference(*pair, f"{where}/{i}") for i, pair in enumerate(zip(one, other)))
+    return next(filter(None, found), None)
+
+
+def run_and_kill(output, begin, seconds, moments, kills):
+    """One run to its end, killed and resumed on the way.
+
+    begin: the options of its first command. kills: those of former runs, for every second comes
+    while a checkpoint is written. Returns counts: (kills, before the first checkpoint, torn).
+    """
+    counts = [0, 0, 0]
+    for _ in range(100):
+        begun = (output / "last.pth").exists()
+        with tempfile.TemporaryFile("w+") as out:
+            options = ["--resume"] if begun else begin
+            streams = {"stdout": out, "stderr": subprocess.STDOUT}
+            process = subprocess.Popen(command(output, *options), **streams)
+            writing = output if (kills + counts[0]) % 2 else None
+            if kill_at(process, moments.uniform(0.1, 1) * seconds, writing):
+                before = not (output / "last.pth").exists()
+                counts = [a + b for a, b in zip(counts, (1, before, torn(output)))]
+                continue
+            if process.returncode:
+                out.seek(0)
+                raise SystemExit(f"exit code {process.returncode}:\n{out.read()}")
+        return counts
+    raise SystemExit("100 kills and the run never ended")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    add = parser.add_argument
+    add("--kills", type=int, default=20)
+    add("--seed", type=int, default=0, help="of the moments")
+    add("--recipe", choices=list(RECIPES), default="paper")
     args = parser.parse_args()
     moments = random.Random(args.seed)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         os.environ["CMSA_CACHE"] = str(folder / "cache")
-        data = folder / "phantom"
-        phantom_RAD.draw(data, seed=1, images=60)
+        phantom_RAD.draw(folder / "phantom", seed=1, images=60)
+        begin = ["--RAD_dir", str(folder / "phantom"), "--recipe", args.recipe, *OPTIONS]
         for name in ("prepares", "whole"):  # the first one prepares the data and encodes the images
             began = time.perf_counter()
-            subprocess.run(command(data, folder / name), check=True, capture_output=True)
+            subprocess.run(command(folder / name, *begin), check=True, capture_output=True)
             seconds = time.perf_counter() - began
         print(f"a run takes {seconds:.1f} s", flush=True)
-        kills = torn = before = runs = 0
-        while kills < args.kills:
+        total, runs = [0, 0, 0], 0
+        while total[0] < args.kills:
             runs += 1
             output = folder / f"killed{runs}"
-            for _ in range(100):
-                begun = (output / "last.pth").exists()
-                with open(folder / "out", "w") as out:
-                    process = subprocess.Popen(
-                        command(data, output, *(["--resume"] if begun else [])),
-                        stdout=out,
-                        stderr=subprocess.STDOUT,
-                    )
-                    killed = kill_at(
-                        process, moments.uniform(0.1, 1) * seconds, output if kills % 2 else None
-                    )
-                if killed:
-                    kills, before = kills + 1, before + (not (output / "last.pth").exists())
-                    torn += any(output.glob(".*.pth.*.tmp"))
-                    continue
-                if process.returncode:
-                    raise SystemExit(
-                        f"exit code {process.returncode} after {kills} kills:\n{(folder / 'out').read_text()}"
-                    )
-                break
-            else:
-                raise SystemExit(f"{kills} kills and the run never ended")
+            counts = run_and_kill(output, begin, seconds, moments, total[0])
+            total = [a + b for a, b in zip(total, counts)]
             for name in ("last.pth", "best.pth"):
-                if found := first_difference(
-                    content(folder / "whole" / name), content(output / name)
-                ):
-                    raise SystemExit(f"{name} differs after {kills} kills: {found}")
-            if log(folder / "whole") != log(output):
-                raise SystemExit(f"log.jsonl differs after {kills} kills")
+                contents = (read_content(one / name) for one in (folder / "whole", output))
+                if found := first_difference(*contents):
+                    raise SystemExit(f"{name} differs after {total[0]} kills: {found}")
+            if read_log(folder / "whole") != read_log(output):
+                raise SystemExit(f"log.jsonl differs after {total[0]} kills")
             print(
-                f"run {runs}: the same bits; {kills} kills so far, {before} of them before the first checkpoint, {torn} while one was written",
+                f"run {runs}: the same bits; {total[0]} kills so far, {total[1]} of them before "
+                f"the first checkpoint, {total[2]} while one was written",
                 flush=True,
             )
 

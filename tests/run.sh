@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Run the tests. Makes the environment it needs; arguments go through to pytest.
+# Run the tests. Makes the environment that they need; arguments go through to pytest.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-python=$("$root/.environment.sh")
-cd "$root"
+root=$(CDPATH='' cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." && pwd)
+python=$("$root/environment.sh" requirements-dev.txt)
+cd -- "$root"
 exec "$python" -m pytest -ra "$@"

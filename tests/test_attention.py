@@ -199,7 +199,7 @@ def test_stacked_attention_by_hand():
     model = StackedAttention(visual_dim=3, hidden=4, stacks=1).eval()
     visual, question = torch.randn(1, 5, 3), torch.randn(1, 4)
     v = torch.tanh(model.project(visual))[0]
-    h = torch.tanh(model.of_visual[0](v) + model.of_query[0](question))
+    h = torch.tanh(model.visual_layers[0](v) + model.query_layers[0](question))
     p = model.score[0](h).softmax(0)
     assert torch.allclose(model(visual, question)[0], (p * v).sum(0) + question[0], atol=1e-6)
 

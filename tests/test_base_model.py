@@ -8,15 +8,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from base_model import (
-    QuestionPrior,
-    VQAModel,
-    is_official,
-    load_official,
-    load_official_pretraining,
-    make_encoder,
-)
+from base_model import VQAModel, make_encoder
 from engine import vqa_loss
+from extras import QuestionPrior
+from readers.official import is_official, load_official, load_official_pretraining
 from utils import UserError
 
 FORWARD = ["CMSA_300d", "CMSA_200d", "BAN_200d"]

@@ -1,78 +1,96 @@
-"""bench.py: its tables and their JSON, the count of multiply-adds, and what it says to wrong arguments."""
+"""tools/bench.py: its tables and their JSON, the count of multiply-adds, wrong arguments."""
 
+import contextlib
+import io
 import json
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.flop_counter import FlopCounterMode
 
-import bench
 from attention import CMSA, spatial_features
-from utils import UserError
+from base_model import EfficientNetEncoder
+from tools import bench, bench_cases, bench_growth, bench_rows
+from utils import HERE, UserError, has_bf16
 
-ROOT = Path(__file__).parent.parent
+
+@pytest.fixture
+def quick(monkeypatch):
+    """A function: bench.py's settings with --quick and more options, which stay sys.argv."""
+
+    def parse(*options):
+        monkeypatch.setattr(sys, "argv", ["bench.py", "--quick", *map(str, options)])
+        return bench.parse_args()
+
+    return parse
+
+
+@pytest.fixture
+def fresh_here(monkeypatch):
+    """In place of fresh processes their work is done in this one."""
+
+    def fresh(part, *options):
+        arguments = [*sys.argv, "--memory_of", part, *map(str, options)]
+        with monkeypatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as printed:
+            patch.setattr(sys, "argv", arguments)
+            bench.main()
+        return json.loads(printed.getvalue())
+
+    monkeypatch.setattr(bench_growth, "fresh", fresh)
+
+
+@pytest.fixture
+def light_encoder(monkeypatch):
+    """An encoder that costs next to nothing: these tests are not about its time."""
+
+    def forward(self, images):
+        return adaptive_avg_pool2d(images, 7).repeat(1, 427, 1, 1)[:, :1280]  # (B, 1280, 7, 7)
+
+    monkeypatch.setattr(EfficientNetEncoder, "forward", forward)
 
 
 def cells(markdown):
     """The lines of the one Markdown table in a text, as lists of cells, the header first."""
-    return [
-        [cell.strip() for cell in line[1:-2].split(" | ")]
-        for line in markdown.splitlines()
-        if line.startswith("| ")
-    ]
+    lines = [line[1:-2] for line in markdown.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line.split(" | ")] for line in lines]
 
 
-def test_table_and_json(tmp_path):
+def test_table_and_json(tmp_path, quick, fresh_here, light_encoder, capsys):
     file = tmp_path / "bench.json"
-    done = subprocess.run(
-        [sys.executable, ROOT / "bench.py", "--quick", "--json", file],
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr
-    written, (header, rule, *table) = json.loads(file.read_text()), cells(done.stdout)
-    assert header == [
-        "what",
-        "result",
-        "against",
-        "its result",
-        "ratio",
-        "rounds",
-        "remark",
-    ] and set(rule) == {"---"}
-    assert [line[0] for line in table] == [row["what"] for row in written["rows"]] and all(
-        len(line) == len(header) for line in table
-    )
+    quick("--json", file)
+    bench.main()
+    printed = capsys.readouterr().out
+    written, (header, rule, *table) = json.loads(file.read_text()), cells(printed)
+    assert header == "what;result;against;its result;ratio;rounds;remark".split(";")
+    assert set(rule) == {"---"}
+    assert [line[0] for line in table] == [row["what"] for row in written["rows"]]
+    assert all(len(line) == len(header) for line in table)
     assert written["quick"] and written["torch"] == torch.__version__ and written["threads"] >= 1
-    assert written["not_measured"] == {
-        f"torch.compile, {dtype}": "--compile was not given" for dtype in ("float32", "bfloat16")
-    }
-    assert "Not measured: torch.compile, float32 (--compile was not given)." in done.stdout
+    dtypes = ["float32", "bfloat16"] if has_bf16("cpu") else ["float32"]
+    why = {f"torch.compile, {dtype}": "--compile was not given" for dtype in dtypes}
+    if not has_bf16("cpu"):
+        why["bfloat16"] = "this cpu has no native bf16"
+    assert written["not_measured"] == why
+    assert all(f"Not measured: {name} ({text})." in printed for name, text in why.items())
     for row in written["rows"]:
         assert row["value"] > 0 and row["rounds"] == 1, row
         if row["reference"] is not None:
-            better = (
-                row["reference"] / row["value"]
-                if row["unit"] in ("s", "MiB")
-                else row["value"] / row["reference"]
-            )
+            better = row["value"] / row["reference"]
+            better = 1 / better if row["unit"] in ("s", "MiB") else better
             assert row["ratio"] == pytest.approx(better) and row["ratio"] > 0, row
-    alone = [row["what"] for row in written["rows"] if row["ratio"] is None]
-    assert alone == ["epoch, bfloat16"]  # --quick has one precision of it
-    for row in written["rows"]:
         if row["unit"] == "s":
             assert row["value"] == pytest.approx(written["seconds"][row["what"]][0])
+    alone = [row["what"] for row in written["rows"] if row["ratio"] is None]
+    assert alone == [f"epoch, {dtypes[-1]}"]  # --quick has one precision of it
     for start in (
+        *(f"CMSA forward+backward, {dtype}" for dtype in dtypes),
         "CMSA forward, float32",
-        "CMSA forward+backward, float32",
-        "CMSA forward+backward, bfloat16",
         "rate of CMSA forward+backward",
-        "frozen step, bfloat16",
+        f"frozen step, {dtypes[-1]}",
+        "a question of a frozen step, --recipe tuned",
         "inputs of a frozen step",
         "epoch",
         "share of a step in the model",
@@ -85,36 +103,12 @@ def test_table_and_json(tmp_path):
     assert 0.2 < share["value"] < 1
 
 
-def test_growth_table(tmp_path, monkeypatch):
-    """One size, in this process: what the two fresh ones would find, and the table made of it."""
-
-    def fresh(part, *options):
-        printed = []
-        monkeypatch.setattr(
-            sys, "argv", ["bench.py", "--quick", "--memory_of", part, *map(str, options)]
-        )
-        monkeypatch.setattr("builtins.print", lambda *texts, **_: printed.extend(texts))
-        bench.main()
-        monkeypatch.undo()
-        return json.loads(printed[-1])
-
-    monkeypatch.setattr(sys, "argv", ["bench.py", "--quick", "--growth", "1"])
-    args = bench.parse_args()
-    monkeypatch.undo()
-    original, bench.fresh = bench.fresh, fresh
-    try:
-        rows = bench.growth_rows(args, tmp_path)
-    finally:
-        bench.fresh = original
-    assert (
-        len(rows) == 1
-        and rows[0]["images"] == 60
-        and rows[0]["questions"] > rows[0]["training"] > 400
-    )
-    assert all(
-        rows[0][key] > 0
-        for key in ("prepare", "encode", "epoch", "loop", "model", "data", "host", "encode_host")
-    )
+def test_growth_table(tmp_path, quick, fresh_here, light_encoder):
+    rows = bench_growth.growth_rows(quick("--growth", 1), tmp_path)
+    assert len(rows) == 1 and rows[0]["images"] == 60
+    assert rows[0]["questions"] > rows[0]["training"] > 400
+    numbers = ("prepare", "encode", "epoch", "loop", "model", "data", "host", "encode_host")
+    assert all(rows[0][key] > 0 for key in numbers)
     assert rows[0]["steps"] == 2 and rows[0]["of_steps"] == rows[0]["training"] // 2
     assert rows[0]["epoch"] > rows[0]["loop"] * rows[0]["of_steps"] > 0
     header, _, line = cells(bench.growth_table(rows))
@@ -122,22 +116,29 @@ def test_growth_table(tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+def test_a_fresh_process(tmp_path, quick):
+    quick()
+    found = bench_growth.fresh("ours", "--dtype", "float32", "--folder", tmp_path)
+    assert found["host"] > found["above"] > 0 and found["gpu"] is None
+    with pytest.raises(UserError, match="measuring epoch ended with code 2 .*no such folder"):
+        bench_growth.fresh("epoch", "--folder", tmp_path / "none")
+
+
 @pytest.mark.parametrize(
     "batch, blocks, visual, question, spatial",
     [(3, 1, 64, 128, 8), (3, 2, 64, 128, 8), (4, 2, 32, 64, 0), (2, 2, 512, 1024, 8)],
 )
 def test_multiply_adds(batch, blocks, visual, question, spatial):
-    """PyTorch's own counter sees the same, forward and backward. It counts a multiply-add as two."""
+    """PyTorch's own counter finds the same, forward and backward. It counts each as two."""
     model = CMSA(visual, question, spatial, blocks)
+    sizes = {"visual": visual, "question": question, "spatial": spatial, "blocks": blocks}
     inputs = (
         torch.randn(batch, 49, visual, requires_grad=True),
         torch.randn(batch, 12, question, requires_grad=True),
         spatial_features(7, 7)[:, :spatial],
     )
     for dense, forward in ((False, model.forward), (True, model.forward_dense)):
-        ahead, back = bench.multiply_adds(
-            batch, visual=visual, question=question, spatial=spatial, blocks=blocks, dense=dense
-        )
+        ahead, back = bench_rows.multiply_adds(batch, **sizes, dense=dense)
         with sdpa_kernel(SDPBackend.MATH):  # matrix products that the counter knows
             with FlopCounterMode(display=False) as counter:
                 output = forward(*inputs)
@@ -147,34 +148,28 @@ def test_multiply_adds(batch, blocks, visual, question, spatial):
         assert back == pytest.approx(backward.get_total_flops() / 2, rel=0.02)
 
 
-def test_dense_step(monkeypatch):
+@pytest.mark.parametrize("recipe", ["paper", "tuned"])
+def test_dense_step(tmp_path, quick, monkeypatch, recipe):
     """A step with the dense definition takes that one, and leaves the model as it was."""
-    monkeypatch.setattr(sys, "argv", ["bench.py", "--quick"])
-    args, taken = bench.parse_args(), []
-    model, optimizer = bench.make_model(args, frozen=True)
+    args, taken = quick(), []
+    made = bench_cases.make_model(args, True, bench_cases.real_sizes(tmp_path), recipe)
     for name in ("forward", "forward_dense"):
-        monkeypatch.setattr(
-            CMSA,
-            name,
-            lambda *inputs, name=name, real=getattr(CMSA, name): (
-                taken.append(name) or real(*inputs)
-            ),
-        )
+        real = getattr(CMSA, name)
+        counted = lambda *inputs, name=name, real=real: taken.append(name) or real(*inputs)  # noqa: E731
+        monkeypatch.setattr(CMSA, name, counted)
     for dense in (True, False):
-        bench.step_case(args, model, optimizer, "float32", dense)()
+        bench_cases.step_case(args, made, "float32", dense=dense)()
     assert taken == ["forward_dense", "forward"]
 
 
 def test_ratios():
-    assert bench.row("time", 2.0, "other", 6.0, "s")["ratio"] == 3
-    assert bench.row("rate", 60.0, "limit", 100.0, "GFLOP/s")["ratio"] == pytest.approx(0.6)
-    assert bench.row("memory", 50.0, "other", 100.0, "MiB")["ratio"] == 2
-    assert bench.row("alone", 2.0)["ratio"] is None
-    assert (
-        bench.shown(0.0123, "s") == "12.3 ms"
-        and bench.shown(1234.5, "MiB") == "1,234 MiB"
-        and bench.shown(None, "s") == "-"
-    )
+    row, shown = bench_rows.row, bench_rows.shown
+    assert row("time", 2.0, "other", 6.0, "s")["ratio"] == 3
+    assert row("rate", 60.0, "limit", 100.0, "GFLOP/s")["ratio"] == pytest.approx(0.6)
+    assert row("memory", 50.0, "other", 100.0, "MiB")["ratio"] == 2
+    assert row("alone", 2.0)["ratio"] is None
+    assert shown(0.0123, "s") == "12.3 ms" and shown(1234.5, "MiB") == "1,234 MiB"
+    assert shown(None, "s") == "-"
 
 
 @pytest.mark.parametrize(
@@ -185,17 +180,26 @@ def test_ratios():
         (["--growth", "0"], "--growth"),
         (["--steps", "0"], "--steps"),
         (["--growth", "--dtype", "float64"], "float64"),
-        (["--json", str(ROOT)], "--json"),
+        (["--json", HERE], "--json"),
     ],
 )
-def test_wrong_arguments(monkeypatch, options, word):
-    monkeypatch.setattr(sys, "argv", ["bench.py", *options])
+def test_wrong_arguments(quick, options, word):
     with pytest.raises(UserError, match=word):
-        bench.parse_args()
+        quick(*options)
 
 
-def test_without_gpu(monkeypatch):
+def test_without_gpu(quick, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["bench.py", "--device", "cuda"])
     with pytest.raises(UserError, match="no CUDA GPU"):
-        bench.parse_args()
+        quick("--device", "cuda")
+
+
+def test_bf16_only_where_it_is_native(quick, monkeypatch):
+    monkeypatch.setattr(bench, "has_bf16", lambda device: True)
+    assert quick().dtype == ["float32", "bfloat16"] and not quick().skipped
+    monkeypatch.setattr(bench, "has_bf16", lambda device: False)
+    args = quick()
+    assert args.dtype == ["float32"]
+    assert args.skipped == {"bfloat16": "this cpu has no native bf16"}
+    with pytest.raises(UserError, match="--dtype bfloat16.*no native bf16"):
+        quick("--dtype", "bfloat16")

@@ -1,44 +1,53 @@
-"""The training loop: what is killed and resumed ends with the bits of what was never stopped; signals, locks, numbers that are not finite."""
+"""engine.py: rates, batches and losses by hand; a killed training ends with the same bits."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import ROOT
 from torch import nn
+from torch.nn.functional import softplus
 
 import engine
-from utils import Stopped, UserError, lock, stop_signals
+from base_model import VQAOutput
+from readers.checkpoints import load_checkpoint
+from utils import Stopped, UserError, lock
 
-ROOT = Path(__file__).resolve().parent.parent
-EPOCHS, STEPS = 6, 5
+EPOCHS, STEPS = 4, 5
 
-# Trains a small model with dropout and BN in forked children, which are killed after random times until one of them ends; each second time not before
-# a file is being written. A child waits before it moves a file to its place, so that the parent sees the temporary one in time.
+# Trains a small model in forked children, until one of them ends. Each child is killed after its
+# first or second step and a random time; each second one not before it writes a file. A child waits
+# before it moves a file to its place, so that the parent sees the temporary one in time.
 KILLER = """
 import os, random, signal, sys, time
-import torch
-sys.path[:0] = [{root!r}, {tests!r}]
+import torch, torch._dynamo  # the optimizer would import it in each child
+sys.path[:0] = [{root!r}, {root!r} + "/tests"]
 torch.set_num_threads(1)
 from pathlib import Path
-from test_engine import train_once
+from test_engine import train_once, without_tensorboard
 folder, chance = Path(sys.argv[1]), random.Random(5)
 kills = torn = 0
+without_tensorboard()
 while True:
+    steps, begun = os.pipe()
     child = os.fork()
     if not child:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1), os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         move = os.replace
         os.replace = lambda *paths: (time.sleep(0.02), move(*paths))
-        train_once(folder, pause=0.02)
+        train_once(folder, save_seconds=0, after=lambda batch: os.write(begun, b"."))
         os._exit(0)
-    end, done = time.time() + chance.uniform(0.02, 0.17), 0
+    os.close(begun)
+    for _ in range(chance.choice([1, 2])):
+        os.read(steps, 1)
+    os.close(steps)
+    end, done = time.time() + chance.uniform(0, 0.04), 0
     while not done and (time.time() < end or kills % 2 and not any(folder.glob(".*.tmp"))):
         time.sleep(0.001)
         done, status = os.waitpid(child, os.WNOHANG)
@@ -54,36 +63,39 @@ print(kills, torn)
 """
 
 
-def build():
+def without_tensorboard():
+    """From here on TensorBoard can't be imported: its writer is slow to start."""
+    sys.modules["torch.utils.tensorboard"] = None
+
+
+@pytest.fixture(autouse=True)
+def no_tensorboard(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+
+
+def train_once(folder, save_seconds=1e9, after=None, on_gpu=False, steps=STEPS):
+    """Train a small model to the end, or on from what the folder holds: the model.
+
+    It has dropout and BN. after(batch) is called before each step.
+    """
     torch.manual_seed(3)
-    model = nn.Sequential(
-        nn.Linear(4, 600), nn.BatchNorm1d(600), nn.ReLU(), nn.Dropout(0.5), nn.Linear(600, 1)
-    )
-    return model, torch.optim.Adamax(model.parameters(), lr=0.01)
-
-
-def train_once(folder, pause=0.0, save_seconds=0.0, after=None, read_every=None):
-    """Train to the end, or on from what the folder holds. Its model."""
-    model, optimizer = build()
-    progress = None
+    layers = nn.Linear(4, 600), nn.BatchNorm1d(600), nn.ReLU(), nn.Dropout(0.5), nn.Linear(600, 1)
+    model = nn.Sequential(*layers)
+    optimizer = torch.optim.Adamax(model.parameters(), lr=0.01)
     held = lock(folder)
+    trainer = engine.Trainer(
+        model, optimizer, folder, {}, clip_norm=0.25, describe=lambda batch: "; questions 7, 8"
+    )
+    trainer.on_gpu = on_gpu
     if (folder / "last.pth").exists():
-        progress = engine.restore(
-            torch.load(folder / "last.pth", weights_only=True),
-            model,
-            optimizer,
-            folder / "last.pth",
-        )
+        state = load_checkpoint(folder / "last.pth")
+        model.load_state_dict(state["model"])
+        trainer.restore(state, folder / "last.pth")
 
-    def batch_loss(batch):
-        time.sleep(pause)
+    def loss_of(batch):
         if after:
             after(batch)
-        return model(batch[0]).square().mean() * batch[1], torch.tensor(1), 2
-
-    def train_batches(epoch):
-        generator = torch.Generator().manual_seed(epoch)
-        return [(torch.randn(8, 4, generator=generator), 1.0) for _ in range(STEPS)]
+        return model(batch).square().mean(), torch.tensor(1), 2
 
     def validate():
         model.eval()
@@ -91,81 +103,49 @@ def train_once(folder, pause=0.0, save_seconds=0.0, after=None, read_every=None)
             score = -model(torch.ones(2, 4)).square().mean().item()
         return score, {"val_score": score}
 
+    before, engine.SAVE_SECONDS = engine.SAVE_SECONDS, save_seconds
     try:
-        engine.fit(
-            model,
-            optimizer,
-            SimpleNamespace(epochs=EPOCHS, lr=0.01, clip_norm=0.25, save_every=0),
-            train_batches,
-            batch_loss,
-            validate,
-            {},
-            folder,
-            progress,
-            save_seconds=save_seconds,
-            names=lambda batch: "; questions 7, 8",
-            read_every=read_every,
-        )
+        with trainer.running():
+            for epoch in range(trainer.epoch, EPOCHS):
+                generator = torch.Generator().manual_seed(epoch)
+                batches = [torch.randn(8, 4, generator=generator) for _ in range(steps)]
+                trainer.train_epoch(batches, loss_of, rate=0.01)
+                trainer.end_epoch(EPOCHS, validate)
     finally:
+        engine.SAVE_SECONDS = before
         held.close()
     return model
 
 
+def same_weights(ours, theirs):
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def log_of(folder):
+    """The rows of log.jsonl without their times."""
+    return [json.loads(line) | {"seconds": 0} for line in (folder / "log.jsonl").open()]
+
+
 def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
-    """SIGKILL at random moments, also while a checkpoint is written (a torn temporary file is left then)."""
+    """SIGKILL at random moments, also while a checkpoint is written."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(
-        1
-    )  # as in the children: sums over other numbers of threads differ in the last bit
-    whole = train_once(tmp_path / "whole", save_seconds=1e9)
+    torch.set_num_threads(1)  # as in the children: sums over other numbers of threads differ
+    whole = train_once(tmp_path / "whole")
     torch.set_num_threads(threads)
-    script = KILLER.format(root=str(ROOT), tests=str(ROOT / "tests"))
-    done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "killed"],
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    command = [sys.executable, "-c", KILLER.format(root=str(ROOT)), tmp_path / "killed"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     kills, torn = map(int, done.stdout.split())
     print(f"{kills} kills, {torn} of them while writing")
     assert kills >= 20 and torn >= 5
-    last = torch.load(tmp_path / "killed" / "last.pth", weights_only=True)
-    expected = torch.load(tmp_path / "whole" / "last.pth", weights_only=True)
-    assert all(
-        torch.equal(value, last["model"][key]) and torch.equal(value, expected["model"][key])
-        for key, value in whole.state_dict().items()
-    )
-    best = [
-        torch.load(tmp_path / name / "best.pth", weights_only=True) for name in ("killed", "whole")
-    ]
-    assert best[0]["epoch"] == best[1]["epoch"] and all(
-        torch.equal(best[0]["model"][key], best[1]["model"][key]) for key in best[0]["model"]
-    )
-    rows = [
-        [
-            {key: value for key, value in json.loads(line).items() if key != "seconds"}
-            for line in (tmp_path / name / "log.jsonl").open()
-        ]
-        for name in ("killed", "whole")
-    ]
-    assert rows[0] == rows[1] and len(rows[0]) == EPOCHS
+    last, expected = (load_checkpoint(tmp_path / name / "last.pth") for name in ("killed", "whole"))
+    assert same_weights(last["model"], whole.state_dict())
+    assert same_weights(expected["model"], whole.state_dict())
+    ours, theirs = (load_checkpoint(tmp_path / name / "best.pth") for name in ("killed", "whole"))
+    assert ours["epoch"] == theirs["epoch"] and same_weights(ours["model"], theirs["model"])
+    rows = log_of(tmp_path / "killed")
+    assert rows == log_of(tmp_path / "whole") and len(rows) == EPOCHS
     assert not list((tmp_path / "killed").glob(".*.tmp"))
-
-
-@pytest.fixture
-def heeded():
-    """Both signals as in a terminal: a test run in the background inherits an ignored SIGINT."""
-    before = [
-        (number, signal.signal(number, handler))
-        for number, handler in (
-            (signal.SIGINT, signal.default_int_handler),
-            (signal.SIGTERM, signal.SIG_DFL),
-        )
-    ]
-    yield
-    for number, handler in before:
-        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -178,35 +158,13 @@ def test_a_signal_saves_within_the_epoch(tmp_path, number, heeded):
             os.kill(os.getpid(), number)
 
     with pytest.raises(Stopped, match="holds epoch 1 up to step 3; --resume") as stopped:
-        train_once(tmp_path, save_seconds=1e9, after=after)
-    assert stopped.value.number == number and signal.getsignal(number) in (
-        signal.default_int_handler,
-        signal.SIG_DFL,
-    )  # put back
-    resumed = train_once(tmp_path, save_seconds=1e9, after=steps.append)
+        train_once(tmp_path, after=after)
+    assert stopped.value.number == number
+    assert signal.getsignal(number) == heeded[number]  # put back
+    resumed = train_once(tmp_path, after=steps.append)
     assert len(steps) == EPOCHS * STEPS  # no step twice, none left out
-    whole = train_once(tmp_path / "whole", save_seconds=1e9)
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(resumed.state_dict().values(), whole.state_dict().values())
-    )
-
-
-def test_a_second_signal_ends_at_once(heeded):
-    with pytest.raises(Stopped), stop_signals() as stopped:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.01)
-        assert stopped == [signal.SIGINT]
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.01)
-
-
-def test_an_ignored_signal_stays_ignored(heeded):
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with stop_signals() as stopped:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.01)
-        assert not stopped
+    whole = train_once(tmp_path / "whole")
+    assert same_weights(resumed.state_dict(), whole.state_dict())
 
 
 def test_not_finite_names_the_batch_and_keeps_what_was_saved(tmp_path):
@@ -215,76 +173,145 @@ def test_not_finite_names_the_batch_and_keeps_what_was_saved(tmp_path):
     def after(batch):
         count.append(1)
         if len(count) == STEPS + 3:
-            batch[0].fill_(float("nan"))
+            batch.fill_(float("nan"))
 
-    with pytest.raises(
-        UserError,
-        match=r"epoch 1, step 2: .* not finite \(nan\); questions 7, 8: .*last.pth holds epoch 0",
-    ):
-        train_once(tmp_path, save_seconds=1e9, after=after)
-    kept = torch.load(tmp_path / "last.pth", weights_only=True)
-    assert kept["epoch"] == 0 and all(
-        torch.isfinite(value).all() for value in kept["model"].values() if value.is_floating_point()
-    )
+    words = r"epoch 1, step 2: .* not finite \(nan\); questions 7, 8: .*last.pth holds epoch 0"
+    with pytest.raises(UserError, match=words):
+        train_once(tmp_path, after=after)
+    assert len(count) == STEPS + 3
+    kept = load_checkpoint(tmp_path / "last.pth")
+    assert kept["epoch"] == 0
+    assert all(v.isfinite().all() for v in kept["model"].values() if v.is_floating_point())
 
 
-def test_losses_read_now_and_then_are_the_same(tmp_path):
-    """As on a GPU: the log is that of a run which reads each step's loss, a step that is not finite is named, and nothing of what came after it is kept."""
-    logs = []
-    for read_every in (1, 3):
-        train_once(tmp_path / str(read_every), save_seconds=1e9, read_every=read_every)
-        logs.append(
-            [
-                json.loads(line) | {"seconds": 0}
-                for line in (tmp_path / str(read_every) / "log.jsonl").open()
-            ]
-        )
+def test_losses_read_now_and_then_are_the_same(tmp_path, monkeypatch):
+    """As on a GPU, where 25 losses are read at a time: the log and the errors are the same.
+
+    Steps after one that is not finite are lost.
+    """
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: None)
+    for on_gpu in (False, True):
+        train_once(tmp_path / str(on_gpu), on_gpu=on_gpu, steps=30)
+    logs = [log_of(tmp_path / str(on_gpu)) for on_gpu in (False, True)]
     assert logs[0] == logs[1] and len(logs[0]) == EPOCHS
     count = []
 
     def after(batch):
         count.append(1)
-        if len(count) == STEPS + 2:
-            batch[0].fill_(float("nan"))
+        if len(count) == 30 + 2:
+            batch.fill_(float("nan"))
 
     with pytest.raises(UserError, match=r"epoch 1, step 1: .*last.pth holds epoch 0"):
-        train_once(tmp_path / "nan", save_seconds=1e9, after=after, read_every=4)
-    assert len(count) == STEPS + 4
-    kept = torch.load(tmp_path / "nan" / "last.pth", weights_only=True)
-    assert kept["epoch"] == 0 and all(
-        torch.isfinite(value).all() for value in kept["model"].values() if value.is_floating_point()
+        train_once(tmp_path / "nan", after=after, on_gpu=True, steps=30)
+    assert len(count) == 30 + 25
+    kept = load_checkpoint(tmp_path / "nan" / "last.pth")
+    assert kept["epoch"] == 0
+    assert all(v.isfinite().all() for v in kept["model"].values() if v.is_floating_point())
+
+
+def test_rate_and_saving_reach_the_optimizer(tmp_path):
+    """A group's share of the rate, warm-up by step, `every` and `save_every`."""
+    model = nn.Linear(2, 1)
+    groups = [{"params": [model.weight], "scale": 0.1}, {"params": [model.bias]}]
+    trainer = engine.Trainer(
+        model, torch.optim.Adamax(groups, lr=1), tmp_path, {}, clip_norm=1.0, warmup=6
     )
+    rates, validated = [], []
+
+    def loss_of(batch):
+        rates.append([group["lr"] for group in trainer.optimizer.param_groups])
+        return model(batch).sum() * 1e-6, torch.tensor(0), 1
+
+    def validate():
+        validated.append(len(rates))
+        return None, {}
+
+    with trainer.running():
+        for epoch in range(5):
+            trainer.train_epoch([torch.ones(1, 2)] * 3, loss_of, 2 / (1 + epoch))
+            trainer.end_epoch(5, validate, every=3, save_every=2)
+    expected = [2 / (1 + step // 3) * min(1, (step + 1) / 6) for step in range(15)]
+    assert [rate for _, rate in rates] == pytest.approx(expected)
+    assert [rate for rate, _ in rates] == pytest.approx([0.1 * rate for rate in expected])
+    # after epochs 1 and 3 (save_every), 2 (every) and 4 (the last)
+    assert validated == [6, 9, 12, 15]
+    # no score, no best
+    files = {path.name for path in tmp_path.glob("*.pth")}
+    assert files == {"last.pth", "epoch_1.pth", "epoch_3.pth"}
 
 
-def test_two_runs_in_one_folder(tmp_path):
-    held = lock(tmp_path / "run")
-    other = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom pathlib import Path\nimport utils\n"
-            f"utils.run_main(lambda: utils.lock(Path({str(tmp_path / 'run')!r})) and None)",
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert other.returncode == 2 and "in use by another run" in other.stderr
-    held.close()
-    lock(tmp_path / "run").close()
+def test_schedule():
+    """docs/METHOD.md section 3 at 80 epochs: warm-up, twice the base rate, then x 0.75."""
+    rates = [engine.step_rate(epoch, 80, 0.005) for epoch in range(80)]
+    assert rates[:5] == [0.0025, 0.005, 0.0075, 0.01, 0.01] and rates[9] == 0.01
+    assert rates[10] == pytest.approx(0.0075) == rates[23]
+    falls = [epoch for epoch in range(5, 80) if rates[epoch] < rates[epoch - 1]]
+    assert falls == [10, 24, 38, 52, 66]
+    assert rates[79] == pytest.approx(0.01 * 0.75**5)
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_exit_codes_of_signals(number, code):
-    script = f"""
-import os, signal, sys, time
-sys.path.insert(0, {str(ROOT)!r})
-import utils
-signal.signal(signal.SIGINT, signal.default_int_handler)
+def test_cosine_schedule():
+    """The other's warm-up, its peak in epoch 3, half of that half-way, almost 0 at the end."""
+    rates = [engine.cosine_rate(epoch, 83, 0.005) for epoch in range(83)]
+    assert rates[:4] == [0.0025, 0.005, 0.0075, 0.01]
+    assert rates[43] == pytest.approx(0.005) and 0 < rates[82] < 1e-5
+    assert all(a > b for a, b in zip(rates[3:], rates[4:]))
+    assert engine.cosine_rate(0, 1, 0.005) == 0.01
+    short = [engine.cosine_rate(epoch, 7, 0.005) for epoch in range(7)]
+    # the warm-up takes a third of a short run
+    assert short[:3] == pytest.approx([0.01 / 3, 0.02 / 3, 0.01]) and short[6] < 0.001
 
-def main():
-    os.kill(os.getpid(), {int(number)})
-    time.sleep(5)
-utils.run_main(main)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == code and len(done.stderr.splitlines()) == 1
+
+def test_batches_hold_every_question_once():
+    lists = engine.batches(list(range(65)), 32, seed=3, epoch=1)
+    assert [len(batch) for batch in lists] == [32, 32]  # a last batch of one is left out
+    assert len({x for batch in lists for x in batch}) == 64
+    assert lists == engine.batches(list(range(65)), 32, seed=3, epoch=1)
+    assert lists != engine.batches(list(range(65)), 32, seed=3, epoch=2)
+
+
+def test_a_batch_as_tensors():
+    """Tokens, labels and organs, in the order of the questions."""
+    questions = [
+        SimpleNamespace(tokens=(4, 5), label=-1, organ=2),
+        SimpleNamespace(tokens=(6, 7), label=3, organ=0),
+    ]
+    columns = engine.collate(questions, "cpu")
+    assert [column.tolist() for column in columns] == [[[4, 5], [6, 7]], [-1, 3], [2, 0]]
+    assert {column.dtype for column in columns} == {torch.int64}
+
+
+def test_loss_by_hand():
+    logits = torch.tensor([[1.0, -2.0], [0.5, 3.0]])
+    organ_logits = torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
+    output = VQAOutput(logits, organ_logits, None)
+    loss = engine.vqa_loss(output, torch.tensor([0, -1]), torch.tensor([0, 2]))
+    # the first sample's target is its answer 0; the second one's is all zero
+    bce = softplus(torch.tensor([-1.0, -2.0, 0.5, 3.0])).sum()
+    ce = (math.log(math.e + 2) - 1) + math.log(math.e**2 + 2)
+    assert loss.item() == pytest.approx((bce.item() + 0.5 * ce) / 2, rel=1e-6)
+    alone = engine.vqa_loss(VQAOutput(logits, None, None), torch.tensor([0, -1]), None)
+    assert alone.item() == pytest.approx(bce.item() / 2, rel=1e-6)
+
+
+def test_cross_entropy_with_smoothing_by_hand():
+    """The target has 1 - s + s/3 at the answer and s/3 elsewhere.
+
+    An answer that is no class adds nothing but its image type.
+    """
+    logits, organ_logits = torch.tensor([[1.0, -2.0, 0.5], [0.5, 3.0, 1.0]]), torch.zeros(2, 3)
+    output = VQAOutput(logits, organ_logits, None)
+    labels, organs = torch.tensor([0, -1]), torch.tensor([0, 2])
+    loss = engine.vqa_loss(output, labels, organs, "ce", smoothing=0.3)
+    total = math.log(math.exp(1) + math.exp(-2) + math.exp(0.5))
+    ce = 0.8 * (total - 1) + 0.1 * (total + 2) + 0.1 * (total - 0.5)
+    assert loss.item() == pytest.approx((ce + 0.5 * 2 * math.log(3)) / 2, rel=1e-6)
+
+
+def test_the_gradient_is_clipped_over_all_parameters():
+    """Two weights with gradients 3 and 4: the norm 5 is cut to 1, and a plain step of rate 1."""
+    model = nn.ParameterList([torch.zeros(1), torch.zeros(1)])
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    norm = engine.train_step(model, optimizer, 3 * model[0].sum() + 4 * model[1].sum(), 1.0)
+    assert norm.item() == 5.0
+    assert [p.item() for p in model] == pytest.approx([-0.6, -0.8], rel=1e-5)

@@ -160,8 +160,8 @@ def test_one_process_alone():
     import parallel
 
     assert (
-        parallel.share([[1, 2, 3], [4]]) == [[1, 2, 3], [4]]
-        and parallel.everyones(7) == [7]
+        parallel.shard([[1, 2, 3], [4]]) == [[1, 2, 3], [4]]
+        and parallel.all_gather(7) == [7]
         and parallel.is_first()
     )
     module = torch.nn.Linear(2, 2)

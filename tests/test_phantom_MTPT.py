@@ -1,5 +1,9 @@
-"""The organ sets: their form on disk, masks that lie on what is drawn, classes that show, the same bytes by seed, all or nothing."""
+"""The phantom organ sets: their form, masks that lie on what is drawn, classes that show.
 
+And: the same seed gives the same bytes, and the sets are written whole or not at all.
+"""
+
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +13,9 @@ import pytest
 from PIL import Image, ImageFilter
 
 import dataset_MTPT
-import phantom_MTPT
-from utils import UserError
+from tools import phantom_MTPT
+from utils import HERE, UserError, run_main
 
-ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ["background", "liver", "spleen", "left kidney", "right kidney", "spine"]
 FOLDERS = {"brain": ["hydrocephalus", "lesion", "normal"], "chest": ["EFFUSION", "NORMAL"]}
 
@@ -26,7 +29,10 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pairs(folder):
-    """Pictures (float, 0 to 1, noise smoothed) and masks (uint8) of the abdomen, (height, width) both, of training and validation."""
+    """Pictures and masks of the abdomen, both (height, width), of training and validation.
+
+    Pictures are floats from 0 to 1, their noise smoothed; masks are uint8.
+    """
     lines = [
         line.split()
         for part in ("train", "val")
@@ -59,9 +65,8 @@ def contents(folder):
 def test_form(folder):
     assert sorted(path.name for path in folder.iterdir()) == ["abdomen", "brain", "chest"]
     for organ in ("abdomen", *FOLDERS):
-        assert (
-            folder / organ / "PHANTOM.txt"
-        ).read_text() == "Drawings, not radiology: made by phantom_MTPT.py\n"
+        mark = (folder / organ / "PHANTOM.txt").read_text()
+        assert mark == "Drawings, not radiology: made by phantom_MTPT.py\n"
     abdomen = folder / "abdomen"
     assert (abdomen / "classes.txt").read_text().splitlines() == CLASSES
     listed = []
@@ -74,11 +79,8 @@ def test_form(folder):
             assert sorted(path.name for path in (folder / organ / part).iterdir()) == classes
             counts = [len(list((folder / organ / part / name).glob("*.png"))) for name in classes]
             assert counts == [count // len(classes)] * len(classes)
-    assert (
-        sorted(listed)
-        == sorted(path.relative_to(abdomen).as_posix() for path in abdomen.rglob("*.png"))
-        and len(set(listed)) == 144
-    )
+    pictures = [path.relative_to(abdomen).as_posix() for path in abdomen.rglob("*.png")]
+    assert sorted(listed) == sorted(pictures) and len(set(listed)) == 144
 
 
 def test_pictures(folder):
@@ -98,9 +100,8 @@ def test_masks_hold_every_organ_on_its_side(pairs):
         assert mask.dtype == np.uint8 and mask.shape == picture.shape
         assert np.unique(mask).tolist() == list(range(len(CLASSES)))
         columns = np.indices(mask.shape)[1]
-        assert (
-            columns[np.isin(mask, (1, 4))].max() < columns[np.isin(mask, (2, 3))].min()
-        )  # not one pixel of a mixed value at a border
+        # not one pixel of a mixed value at a border
+        assert columns[np.isin(mask, (1, 4))].max() < columns[np.isin(mask, (2, 3))].min()
         y, x = (
             np.array([axis[mask == value].mean() for value in range(len(CLASSES))])
             for axis in np.indices(mask.shape)
@@ -119,48 +120,47 @@ def test_masks_vary(pairs):
 
 @pytest.mark.parametrize("value", range(1, 6))
 def test_the_borders_of_masks_lie_on_edges(pairs, value):
-    """The grey changes most where the mask does: along an organ's border shifted by 3 pixels either way it changes less."""
+    """The grey changes most where the mask does, and less along a border shifted by 3 pixels."""
     shifts = [(0, 0), (3, 0), (-3, 0), (0, 3), (0, -3)]
     right = []
     for picture, mask in pairs:
         slope = np.hypot(*np.gradient(picture))
         organ = mask == value
-        border = organ & ~(
-            np.roll(organ, 1, 0)
-            & np.roll(organ, -1, 0)
-            & np.roll(organ, 1, 1)
-            & np.roll(organ, -1, 1)
-        )
-        right.append(
-            int(np.argmax([slope[np.roll(border, shift, (0, 1))].mean() for shift in shifts])) == 0
-        )
+        steps = ((1, 0), (-1, 0), (1, 1), (-1, 1))
+        border = organ & ~np.all([np.roll(organ, *step) for step in steps], axis=0)
+        slopes = [slope[np.roll(border, shift, (0, 1))].mean() for shift in shifts]
+        right.append(int(np.argmax(slopes)) == 0)
     assert np.mean(right) > 0.9
 
 
 def test_masks_leave_out_what_covers_an_organ(pairs):
-    """Bowel filled with contrast medium is white: over the liver it is not the liver's. In many pictures it does cover some of it."""
+    """Bowel with contrast medium is white, and the masks leave it out of the liver.
+
+    In many pictures it does cover some of the liver.
+    """
     covered = 0
     for picture, mask in pairs:
         white = picture > 0.9 * np.percentile(picture, 99.5)
         liver = mask == 1
         assert (white & liver).sum() < 0.02 * liver.sum()
         columns, rows = (np.flatnonzero(liver.any(axis)) for axis in (0, 1))
-        covered += liver.sum() < 0.97 * np.pi / 4 * np.ptp(rows) * np.ptp(
-            columns
-        )  # less than the whole ellipse
+        ellipse = np.pi / 4 * np.ptp(rows) * np.ptp(columns)
+        covered += liver.sum() < 0.97 * ellipse
     assert covered > 15
 
 
 def test_the_classes_of_the_brain_show(folder):
-    """A lesion makes one half differ from the other; wide ventricles differ from the brain to both sides of the middle."""
+    """A lesion makes one half differ from the other.
+
+    Wide ventricles differ from the brain on both sides of the middle.
+    """
     right = []
     for path in sorted((folder / "brain").rglob("*.png")):
         picture = pixels(path, 224, blur=3)
         brain = picture[50:174, 52:172]
         brain = (brain - np.median(brain)) / (picture.max() - picture.min())
-        ventricles = min(
-            abs(np.median(brain[30:80, half])) for half in (slice(33, 48), slice(72, 87))
-        )
+        halves = (slice(33, 48), slice(72, 87))
+        ventricles = min(abs(np.median(brain[30:80, half])) for half in halves)
         lesion = np.percentile(abs(brain - brain[:, ::-1]), 97)
         guess = "hydrocephalus" if ventricles > 0.1 else "lesion" if lesion > 0.25 else "normal"
         right.append(guess == path.parent.name)
@@ -178,11 +178,10 @@ def test_the_classes_of_the_chest_show(folder):
 
 
 def test_no_held_out_drawing_is_a_copy(folder):
-    said = []
+    messages = []
     for organ in FOLDERS:
-        assert (
-            not dataset_MTPT.load_organ_set(folder / organ, organ, said.append).copies and not said
-        )
+        organ_set = dataset_MTPT.load_organ_set(folder / organ, organ, messages.append)
+        assert not organ_set.copies and not messages
 
 
 def test_same_seed_same_bytes(tmp_path):
@@ -191,9 +190,8 @@ def test_same_seed_same_bytes(tmp_path):
     a, b, c = (contents(tmp_path / name) for name in "abc")
     assert a == b and a.keys() == c.keys() and len(a) == 4 * 18 + 6
     pictures = [name for name in a if name.endswith(".png")]
-    assert all(a[name] != c[name] for name in pictures) and len(
-        {a[name] for name in pictures}
-    ) == len(pictures)
+    assert all(a[name] != c[name] for name in pictures)
+    assert len({a[name] for name in pictures}) == len(pictures)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +203,7 @@ def test_nothing_half_written(tmp_path, monkeypatch, error, exists):
 
     def failing(scene, rng):
         calls.append(scene)
-        if len(calls) == 25:  # the abdomen is complete then, the brain is not
+        if len(calls) == 25:  # the abdomen is whole then, the brain is not
             raise error
         return draw_pair(scene, rng)
 
@@ -246,26 +244,19 @@ def test_the_smallest_set_holds_every_class(tmp_path):
     phantom_MTPT.draw_organs(tmp_path / "set", images=phantom_MTPT.FEWEST_IMAGES)
     for organ, classes in FOLDERS.items():
         for part in ("train", "val"):
-            assert {
-                path.parent.name for path in (tmp_path / "set" / organ / part).rglob("*.png")
-            } == set(classes)
+            pictures = (tmp_path / "set" / organ / part).rglob("*.png")
+            assert {path.parent.name for path in pictures} == set(classes)
 
 
-def test_command_line(tmp_path):
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, ROOT / "phantom_MTPT.py", *map(str, arguments)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-
-    done = run("--output", "made", "--images", 15)
-    assert done.returncode == 0 and len(contents(tmp_path / "made")) == 78
-    refused = run("--output", "made", "--images", 15)
-    assert (
-        refused.returncode == 2
-        and refused.stderr.count("\n") == 1
-        and refused.stderr.startswith("error: ")
-    )
+def test_command_line(tmp_path, monkeypatch, capsys):
+    command = [sys.executable, "-m", "tools.phantom_MTPT", "--output", "made", "--images", "15"]
+    environment = os.environ | {"PYTHONPATH": str(HERE)}
+    assert subprocess.run(command, cwd=tmp_path, env=environment).returncode == 0
+    assert len(contents(tmp_path / "made")) == 78
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["phantom_MTPT.py", *command[3:]])
+    with pytest.raises(SystemExit) as left:
+        run_main(phantom_MTPT.main)
+    refused = capsys.readouterr().err
+    assert left.value.code == 2 and refused.startswith("error: ") and refused.count("\n") == 1
     assert len(contents(tmp_path)) == 78

@@ -1,18 +1,23 @@
-"""The phantom data set: the release's form, answers that can't be guessed, findings that show, the same bytes by seed, all or nothing."""
+"""The phantom data set: its form, answers that can't be guessed, findings that show.
+
+And: the same seed gives the same bytes, and a set is written whole or not at all.
+"""
 
 import collections
+import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import phantom_RAD
-from utils import UserError, read_json
+from readers.json_files import read_json
+from tools import phantom_RAD
+from tools.phantom_draw import lesion_places
+from tools.phantom_scenes import scenes
+from utils import HERE, ORGAN_CODES, UserError, run_main
 
-ROOT = Path(__file__).resolve().parent.parent
 FIELDS = [
     "qid",
     "phrase_type",
@@ -29,19 +34,7 @@ FIELDS = [
     "answer",
     "answer_type",
 ]
-TYPES = {
-    "PRES",
-    "POS",
-    "ABN",
-    "SIZE",
-    "ATTRIB",
-    "OTHER",
-    "MODALITY",
-    "PLANE",
-    "COLOR",
-    "ORGAN",
-    "COUNT",
-}
+TYPES = set("PRES POS ABN SIZE ATTRIB OTHER MODALITY PLANE COLOR ORGAN COUNT".split())
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +84,11 @@ def test_form(records):
     assert all(isinstance(r["answer"], int if r["answer"] in (1, 2, 3) else str) for r in records)
     assert {r["phrase_type"] for r in records} == {"freeform", "para", "test_freeform", "test_para"}
     assert {r["answer_type"] for r in records} == {"OPEN", "CLOSED"}
-    assert {r["image_organ"] for r in records} == {"HEAD", "CHEST", "ABD"}
+    assert {r["image_organ"] for r in records} == set(ORGAN_CODES)
     for part in (True, False):
         assert {r["question_type"] for r in records if is_test(r) == part} == TYPES
-    assert all(len(r["question"].split()) <= 12 for r in records)  # the model reads no more
+    # the model reads no more
+    assert all(len(r["question"].split()) <= 12 for r in records)
 
 
 def test_size(records):
@@ -124,16 +118,12 @@ def test_a_para_follows_its_freeform(records):
             for field in ("qid_linked_id", "image_name", "answer", "answer_type", "question_type"):
                 assert record[field] == before[field]
             assert before["phrase_type"] == record["phrase_type"].replace("para", "freeform")
-            assert (
-                record["question_rephrase"]
-                == before["question"]
-                != record["question"]
-                == before["question_rephrase"]
-            )
+            assert record["question"] != before["question"]
+            assert record["question_rephrase"] == before["question"]
+            assert before["question_rephrase"] == record["question"]
     linked = collections.Counter(r["qid_linked_id"] for r in records)
-    assert (
-        count > 300 and sum(n == 2 for n in linked.values()) == count and max(linked.values()) == 2
-    )
+    assert count > 300 and max(linked.values()) == 2
+    assert sum(n == 2 for n in linked.values()) == count
 
 
 def test_nothing_leaks_into_training(records):
@@ -154,15 +144,13 @@ def test_the_question_does_not_give_the_answer(records):
             learnt[r["question"]][r["answer"]] += 1
             if r["question_frame"] != "NULL":
                 by_text[r["question_frame"], r["answer_type"]][r["answer"]] += 1
-    assert len({question for question, _ in by_text}) == len(
-        by_text
-    )  # a wording is either open or closed
+    # a wording is either open or closed
+    assert len({question for question, _ in by_text}) == len(by_text)
     assert all(len(answers) > 1 for answers in by_text.values())
     for (question, kind), answers in by_text.items():
         share = max(answers.values()) / sum(answers.values())
-        assert (
-            share < (0.65 if kind == "CLOSED" else 1.3 / len(answers)) or sum(answers.values()) < 8
-        ), (question, answers)
+        limit = 0.65 if kind == "CLOSED" else 1.3 / len(answers)
+        assert share < limit or sum(answers.values()) < 8, (question, answers)
     for kind, limit in (("CLOSED", 0.58), ("OPEN", 0.40)):
         right = [
             learnt[r["question"]].most_common(1)[0][0] == r["answer"]
@@ -173,7 +161,10 @@ def test_the_question_does_not_give_the_answer(records):
 
 
 def test_the_side_and_tone_of_lesions_show(folder, records):
-    """The patient's left is right in the picture: there it is brighter (or darker) than its mirror image. Read from the answers only."""
+    """The patient's left is right in the picture, and there it differs from its mirror image.
+
+    It is brighter or darker, as the answers alone say.
+    """
     sides = answers_to(
         records, "Is the lesion on the left or right side?", "Is the lesion left or right sided?"
     )
@@ -183,9 +174,8 @@ def test_the_side_and_tone_of_lesions_show(folder, records):
     for name in sides.keys() & tones.keys():
         picture = pixels(folder, name)[60:390, 40:408]
         difference = picture - picture[:, ::-1]
-        here = np.sort(
-            (difference[:, 204:] if sides[name] == "left" else difference[:, :164]).ravel()
-        )
+        half = difference[:, 204:] if sides[name] == "left" else difference[:, :164]
+        here = np.sort(half.ravel())
         right.append((here[-1500:].mean() > -here[:1500].mean()) == (tones[name] == "bright"))
     assert len(right) >= 25 and np.mean(right) > 0.85
 
@@ -193,7 +183,7 @@ def test_the_side_and_tone_of_lesions_show(folder, records):
 def test_sides_of_fluid_and_air_show(folder, records):
     sides = answers_to(records, "Which side is abnormal?", "On which side is the abnormality?")
     seen = collections.Counter()
-    for scene in phantom_RAD.scenes():
+    for scene in scenes():
         if scene.finding in ("effusion", "pneumothorax"):
             picture = pixels(folder, scene.name)
             rows = slice(270, 350) if scene.finding == "effusion" else slice(120, 280)
@@ -207,19 +197,18 @@ def test_sides_of_fluid_and_air_show(folder, records):
 
 
 def test_every_lesion_shows_where_it_was_put(folder):
-    """Each lesion is nearly white or nearly black where the scene says that it lies, on the right side of the picture's middle."""
+    """A lesion is nearly white or nearly black at its place, which is on its side."""
     checked = wrong = 0
-    for scene in phantom_RAD.scenes():
+    for scene in scenes():
         picture = pixels(folder, scene.name) if scene.count else None
-        for x, y, radius in phantom_RAD.lesion_places(scene) if scene.count else []:
+        for x, y, radius in lesion_places(scene) if scene.count else []:
             distance = np.hypot(*np.meshgrid(np.arange(448) / 448 - x, np.arange(448) / 448 - y))
             inside = picture[distance < radius * (1.1 if scene.cystic else 0.6)]
             checked += 1
-            wrong += (
-                np.percentile(inside, 70) < 0.75
-                if scene.tone == "bright"
-                else np.percentile(inside, 30) > 0.2
-            )
+            if scene.tone == "bright":
+                wrong += np.percentile(inside, 70) < 0.75
+            else:
+                wrong += np.percentile(inside, 30) > 0.2
             assert (x > 0.5) == (scene.side == "left") or scene.plane == "sagittal"
     assert checked > 200 and wrong < 0.05 * checked
 
@@ -272,7 +261,7 @@ def test_numbers_that_cannot_be_used(tmp_path, seed, images):
 
 @pytest.mark.parametrize("images", [60, 61, 100])
 def test_small_sets_hold_every_type_and_stay_closed(images):
-    records = phantom_RAD.records(phantom_RAD.scenes(1, images), 1)
+    records = phantom_RAD.records(scenes(1, images), 1)
     for part in (True, False):
         assert {r["question_type"] for r in records if is_test(r) == part} == TYPES
     for field in ("answer", "question"):
@@ -281,28 +270,18 @@ def test_small_sets_hold_every_type_and_stay_closed(images):
         }
 
 
-def test_command_line(tmp_path):
-    def run(*arguments):
-        return subprocess.run(
-            [sys.executable, ROOT / "phantom_RAD.py", *map(str, arguments)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
-
-    done = run("--output", "made", "--images", 60)
-    assert done.returncode == 0 and len(contents(tmp_path / "made")) == 62
+def test_command_line(tmp_path, monkeypatch, capsys):
+    command = [sys.executable, "-m", "tools.phantom_RAD", "--output", "made", "--images", "60"]
+    environment = os.environ | {"PYTHONPATH": str(HERE)}
+    assert subprocess.run(command, cwd=tmp_path, env=environment).returncode == 0
+    assert len(contents(tmp_path / "made")) == 62
     (tmp_path / "file").write_text("mine")
-    for arguments in (
-        ["--output", "made", "--images", 60],
-        ["--output", "few", "--images", 3],
-        ["--output", "file", "--images", 60],
-        ["--output", "file/below", "--images", 60],
-    ):
-        refused = run(*arguments)
-        assert (
-            refused.returncode == 2
-            and refused.stderr.count("\n") == 1
-            and refused.stderr.startswith("error: ")
-        )
+    monkeypatch.chdir(tmp_path)
+    for output, images in (("made", 60), ("few", 3), ("file", 60), ("file/below", 60)):
+        arguments = ["phantom_RAD.py", "--output", output, "--images", str(images)]
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as left:
+            run_main(phantom_RAD.main)
+        refused = capsys.readouterr().err
+        assert left.value.code == 2 and refused.startswith("error: ") and refused.count("\n") == 1
     assert (tmp_path / "file").read_text() == "mine"

@@ -1,100 +1,161 @@
-"""Atomic files, checkpoints and exit codes."""
+"""utils.py: atomic files, signals, locks, exit codes, digests and devices."""
 
 import errno
+import os
+import signal
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from utils import (
-    UserError,
-    atomic_path,
-    choose_device,
-    choose_precision,
-    digest_bytes,
-    digest_files,
-    digest_state,
-    load_checkpoint,
-    read_json,
-    run_main,
-    save_checkpoint,
-    write_json,
-)
+import utils
+from readers.json_files import read_json
+from utils import Stopped, UserError, lock, run_main, stop_signals, write_json
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     write_json(tmp_path / "a.json", [1])
-    with pytest.raises(RuntimeError), atomic_path(tmp_path / "a.json") as path:
+    with pytest.raises(RuntimeError), utils.atomic_path(tmp_path / "a.json") as path:
         path.write_text("half")
         raise RuntimeError
     assert read_json(tmp_path / "a.json") == [1] and len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("text", ["[1, 2", "", "\x00", "[" * 100_000])
-def test_bad_json(tmp_path, text):
-    (tmp_path / "a.json").write_text(text)
-    with pytest.raises(UserError, match="a.json"):
-        read_json(tmp_path / "a.json")
-
-
-def test_bad_json_bytes(tmp_path):
-    (tmp_path / "a.json").write_bytes(b"\xff\xfe\x00[")
-    with pytest.raises(UserError, match="a.json"):
-        read_json(tmp_path / "a.json")
+def test_an_error_is_one_printable_line():
+    error = UserError("a\nb\x1b[31m \u202e" + "x" * 3000)
+    assert str(error).startswith("a b [31m x") and str(error).isprintable()
+    assert len(str(error)) < 2000 and " ... " in str(error)
+    assert utils.reason(ValueError(" two\nlines ")) == "two lines"
+    assert utils.reason(ValueError()) == "ValueError" and utils.reason(KeyError("abc"), 2) == "'a"
+    names = [str(number) for number in range(23)]
+    assert utils.shorten(names[:2]) == "0, 1" and utils.shorten(names).endswith("19 and 3 more")
 
 
 def outcome(main, capsys):
+    """(exit code, stderr) of an entry point."""
+    capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         run_main(main)
     return stop.value.code, capsys.readouterr().err
 
 
+def raises(error):
+    def main():
+        raise error
+
+    return main
+
+
 def test_exit_codes(capsys):
-    def raises(error):
-        def main():
-            raise error
-
-        return main
-
     assert outcome(lambda: None, capsys) == (0, "")
+    assert outcome(lambda: 3, capsys) == (3, "")
     assert outcome(raises(UserError("what,\nwhere")), capsys) == (2, "error: what, where\n")
     assert outcome(raises(KeyboardInterrupt()), capsys)[0] == 130
-    code, line = outcome(
-        raises(OSError(errno.ENOSPC, "No space left on device", "x/last.pth")), capsys
-    )
+    full = OSError(errno.ENOSPC, "No space left on device", "x/last.pth")
+    code, line = outcome(raises(full), capsys)
     assert code == 2 and "x/last.pth" in line and line.count("\n") == 1
+    code, line = outcome(raises(MemoryError()), capsys)
+    assert code == 2 and "--batch_size" in line and line.count("\n") == 1
     with pytest.raises(ZeroDivisionError):
         run_main(lambda: 1 / 0)
+    with pytest.raises(OSError, match="socket"):  # a fault of the program keeps its traceback
+        run_main(raises(OSError(errno.ENOTSOCK, "no socket")))
 
 
-def test_checkpoints(tmp_path):
-    save_checkpoint(tmp_path / "a.pth", {"x": torch.ones(2), "n": 3})
-    state = load_checkpoint(tmp_path / "a.pth")
-    assert state["n"] == 3 and state["x"].tolist() == [1, 1]
-    with pytest.raises(UserError, match="no such"):
-        load_checkpoint(tmp_path / "b.pth")
-    (tmp_path / "c.pth").write_bytes(b"PK\x03\x04 not really")
-    with pytest.raises(UserError, match="c.pth"):
-        load_checkpoint(tmp_path / "c.pth")
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_exit_codes_of_signals(number, code, capsys, heeded):
+    def main():
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    found, lines = outcome(main, capsys)
+    assert found == code and lines == "interrupted\n"
+    assert signal.getsignal(number) == heeded[number]  # put back
+
+
+def test_a_second_signal_ends_at_once(heeded):
+    with pytest.raises(Stopped), stop_signals() as stopped:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        assert stopped == [signal.SIGINT]
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+
+def test_an_ignored_signal_stays_ignored(heeded):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stop_signals() as stopped:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        assert not stopped
+
+
+def test_two_runs_in_one_folder(tmp_path, capsys):
+    """A lock belongs to an open file: a second one in this process is as one of another."""
+    held = lock(tmp_path / "run")
+    code, line = outcome(lambda: lock(tmp_path / "run") and None, capsys)
+    assert code == 2 and "in use by another run" in line
+    held.close()
+    (tmp_path / "run" / ".last.pth.x.tmp").write_text("of a run that was killed")
+    lock(tmp_path / "run").close()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 def test_digests_see_every_change(tmp_path):
-    assert digest_bytes("a", "bc") != digest_bytes("ab", "c")
+    assert utils.digest_bytes("a", "bc") != utils.digest_bytes("ab", "c")
     (tmp_path / "a").write_bytes(b"1")
     (tmp_path / "b").write_bytes(b"2")
-    assert digest_files([tmp_path / "a", tmp_path / "b"]) != digest_files(
-        [tmp_path / "b", tmp_path / "a"]
-    )
-    assert (
-        digest_state({"w": torch.zeros(2)})
-        != digest_state({"w": torch.zeros(1, 2)})
-        != digest_state({"w": torch.ones(1, 2)})
-    )
-    assert len(digest_state({"n": torch.zeros((), dtype=torch.int64)})) == 16
+    files = [tmp_path / "a", tmp_path / "b"]
+    assert utils.digest_files(files) != utils.digest_files(files[::-1])
+    tensors = [torch.zeros(2), torch.zeros(1, 2), torch.ones(1, 2), torch.zeros(2).double()]
+    assert len({utils.digest_state({"w": tensor}) for tensor in tensors}) == 4
+    assert len(utils.digest_state({"n": torch.zeros((), dtype=torch.int64)})) == 16
+    with pytest.raises(OSError, match="not a file"):  # a pipe or a device may never end
+        utils.digest_files([os.devnull])
 
 
 def test_devices():
-    assert choose_device(-1).type == "cpu"
+    assert utils.choose_device(-1).type == "cpu"
     with pytest.raises(UserError, match="--gpu 77"):
-        choose_device(77)
-    assert choose_precision("bf16", torch.device("cpu")) == "bf16"
-    assert choose_precision("auto", torch.device("cpu")) in ("bf16", "float32")
+        utils.choose_device(77)
+    cpu = torch.device("cpu")
+    assert utils.choose_precision("bf16", cpu) == "bf16"
+    assert utils.choose_precision("auto", cpu) in ("bf16", "float32")
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"lr": 0.0}, "--lr 0.0: a positive number"),
+        ({"lr": float("nan")}, "--lr nan: a positive number"),
+        ({"size": 1}, "--size 1 is too small: at least 2"),
+        ({"seed": -1}, "--seed -1"),
+        ({"seed": 2**32}, "--seed 4294967296"),
+        ({"output": "file/x"}, "a file stands where a folder is wanted"),
+    ],
+)
+def test_numbers_out_of_range_and_files_for_folders(change, words, tmp_path):
+    (tmp_path / "file").touch()
+    good = {"lr": 1e-9, "size": 2, "seed": 2**32 - 1, "output": "x/y", "epochs": None}
+
+    def check(settings):
+        args = SimpleNamespace(**settings)
+        args.output = tmp_path / args.output
+        utils.check_arguments(args, ("lr", "epochs"), ("output",), [("size", 2), ("epochs", 1)])
+
+    check(good)
+    with pytest.raises(UserError, match=words):
+        check(good | change)
+
+
+def test_the_first_folder_that_can_be_written(tmp_path):
+    """A folder marked read-only is left alone, also by root."""
+    sealed = tmp_path / "sealed"
+    sealed.mkdir()
+    sealed.chmod(0o555)
+    assert utils.first_writable((sealed / "a", tmp_path / "b")) == tmp_path / "b"
+    assert utils.first_writable((tmp_path / "c", tmp_path / "b")) == tmp_path / "c"
+    with pytest.raises(UserError, match="neither .*sealed.* can be written; .*CMSA_CACHE"):
+        utils.first_writable((sealed, sealed / "a"))
+    assert not list(sealed.iterdir())

@@ -1,0 +1,349 @@
+"""Checkpoints: saving, safe loading, checking, and the models that they hold.
+
+docs/FORMATS.md section 4 lists what is in them. Code in a checkpoint never runs.
+"""
+
+import zipfile
+from pathlib import Path
+
+import torch
+
+from base_model import CHANNELS, VQAModel
+from extras import QuestionPrior, WithPrior
+from readers.json_files import check_version
+from utils import ORGANS, UserError, atomic_path, reason
+
+PLAIN = (str, int, float, type(None))
+# {kind of file: (who writes it, {key: type})}; a key with None in its types may be empty
+SCHEMAS = {
+    "run": (
+        "train.py writes last.pth and best.pth",
+        {
+            "model": dict,
+            "model_arguments": dict,
+            "prior_arguments": (dict, type(None)),
+            "dictionary": list,
+            "answers": list,
+            "data": dict,
+            "settings": dict,
+            "start": str,
+            "epoch": int,
+        },
+    ),
+    "pretraining": (
+        "pretrain.py writes it",
+        {
+            "model": dict,
+            "model_arguments": dict,
+            "settings": dict,
+            "encoder": str,
+            "epochs": int,
+            "encoder_rate": float,
+            "data": dict,
+            "questions": dict,
+            "start": str,
+            "epoch": int,
+        },
+    ),
+    "encoder": (
+        "pretrain.py writes saved_models/MTPT/*.pth",
+        {
+            "state": dict,
+            "encoder": str,
+            "adapter": (dict, type(None)),
+            "phantom": bool,
+            "compatibility": (dict, type(None)),
+            "dictionary": list,
+            "settings": dict,
+        },
+    ),
+    "image_type": (
+        "pretrain.py writes saved_models/MTPT/image_type.pth",
+        {"state": dict, "phantom": bool, "digests": dict},
+    ),
+}
+SETTINGS = {  # of a run: those that are used after training
+    "split": str,
+    "seed": int,
+    "val_fraction": float,
+    "question_len": int,
+    "question_only": bool,
+    "image_only": bool,
+    "freeze_encoders": bool,
+    "recipe": str,
+    "epochs": int,
+}
+
+
+def save_checkpoint(path, state):
+    """Save a dictionary of tensors and plain values atomically."""
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_checkpoint(path):
+    """Load tensors and plain data on the CPU; code in the file is refused and never runs.
+
+    Raises UserError when the file is missing, damaged, or holds anything else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no such checkpoint: {path}")
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:
+                # torch.save packs nothing: a packed file may be small here and fill the memory
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
+                    raise ValueError("it is compressed")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        _check_tensors(state)
+        return state
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror})") from None
+    except Exception as error:  # torch raises many types for a damaged or a hostile file
+        text = str(error).strip()
+        why = text.splitlines()[0][:160] if text else type(error).__name__
+        if "weights_only" in text or "Unsupported" in text:
+            why = "it holds more than tensors and plain data, which is never run here"
+        raise UserError(f"{path} is not a checkpoint that can be loaded ({why})") from None
+
+
+def _check_tensors(state):
+    """Raise ValueError for a tensor that stands for more numbers than the file holds."""
+    todo = [state]
+    while todo:  # no recursion: the file may be nested as deep as it likes
+        value = todo.pop()
+        if isinstance(value, torch.Tensor):
+            plain = value.layout is torch.strided and value.device.type == "cpu"
+            size = value.numel() * value.element_size()
+            if not plain or size > value.untyped_storage().nbytes():
+                raise ValueError("it holds a tensor that is not stored as plain numbers")
+        elif isinstance(value, dict):
+            todo += [*value, *value.values()]
+        elif isinstance(value, (list, tuple)):
+            todo += value
+
+
+def read_checkpoint(path, kind="run"):
+    """A checkpoint of ours, checked. `kind` is one of SCHEMAS; a run's folder means best.pth.
+
+    Raises UserError when the file is none, is damaged, or is another version's.
+    """
+    path = path / "best.pth" if path.is_dir() else path
+    return check_checkpoint(load_checkpoint(path), path, kind)
+
+
+def check_checkpoint(state, path, kind="run"):
+    """`state` if it is a checkpoint of this kind. Raises UserError as `read_checkpoint` does."""
+    writer, schema = SCHEMAS[kind]
+    if is_official(state):
+        raise UserError(
+            f"{path} is a checkpoint of the official code, which holds neither its words nor "
+            "its answers: test.py --input can evaluate it, here one of train.py's is wanted"
+        )
+    if not isinstance(state, dict) or "version" not in state:
+        raise UserError(f"{path} is not a checkpoint of this program: {writer}")
+    check_version(state["version"], path)
+    if not set(schema) <= set(state):
+        raise UserError(f"{path} is not a checkpoint of this kind: {writer}")
+    for key, types in schema.items():
+        if not isinstance(state[key], types):
+            raise UserError(f"{path} is damaged: its {key} is a {type(state[key]).__name__}")
+    for key in {"dictionary", "answers"} & set(schema):
+        if not all(isinstance(word, str) for word in state[key]):
+            raise UserError(f"{path} is damaged: its {key} is not a list of texts")
+    for key in {"model", "state"} & set(schema):
+        if not is_state_dict(state[key]):
+            raise UserError(f"{path} is damaged: its {key} is not a dictionary of tensors")
+    for key in {"model_arguments", "prior_arguments", "settings"} & set(schema):
+        if not all(isinstance(value, PLAIN) for value in (state[key] or {}).values()):
+            raise UserError(f"{path} is damaged: its {key} are not plain values")
+    if kind == "run":
+        _check_run(state, path)
+    return state
+
+
+def _check_run(state, path):
+    """Raise UserError for settings or data of a run that can't be."""
+    settings = state["settings"]
+    for key, wanted in SETTINGS.items():
+        if not isinstance(settings.get(key), wanted):
+            raise UserError(
+                f"{path} is damaged: its setting {key} is not of type {wanted.__name__}"
+            )
+    if not 0 <= settings["val_fraction"] < 1 or not 0 < settings["question_len"] <= 10_000:
+        raise UserError(f"{path} is damaged: its val_fraction or question_len is out of range")
+    if not all(isinstance(state["data"].get(key), str) for key in ("name", "digest", "folder")):
+        raise UserError(f"{path} is damaged: its data are not named")
+
+
+def is_state_dict(value):
+    """True for a dictionary of names and tensors."""
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in value.items()
+    )
+
+
+def is_official(state):
+    """True for a checkpoint of the official code: {"model_state": ...} or its bare state dict."""
+    state = state.get("model_state", state) if isinstance(state, dict) else None
+    return isinstance(state, dict) and any(
+        str(key).removeprefix("module.").startswith("w_emb.") for key in state
+    )
+
+
+def check_choices(parser, settings, path):
+    """Raise UserError for a setting in a checkpoint that no command line could give."""
+    for action in (action for action in parser._actions if action.dest in settings):
+        value = settings[action.dest]
+        kinds = {int: int, float: (int, float), Path: str, None: (str, bool)}[action.type]
+        wrong = not isinstance(value, kinds) or (isinstance(value, bool) and action.type)
+        wrong = wrong or (action.choices and value not in action.choices)
+        if value is None:  # only what has no default may stay open
+            wrong = parser.get_default(action.dest) is not None
+        if wrong:
+            raise UserError(f"{path} is damaged: its setting {action.dest} is {str(value)[:40]!r}")
+
+
+def settings_of(args):
+    """The settings as plain values, for checkpoints and run.json."""
+    return {k: str(value) if isinstance(value, Path) else value for k, value in vars(args).items()}
+
+
+def check_same(args, settings, names, where):
+    """Raise UserError when settings differ from those of the checkpoint that weights come from."""
+    now = settings_of(args)
+    if differ := [name for name in sorted(names) if now.get(name) != settings.get(name)]:
+        listed = ", ".join(f"--{n} {settings.get(n)} (then) and {now.get(n)} (now)" for n in differ)
+        raise UserError(f"{where} can't go on with other settings: {listed}")
+
+
+def find_checkpoint(path, epoch, runs):
+    """The checkpoint file and the run's name for --input and --epoch.
+
+    Without --input (`path` None) the newest run in the folder `runs` is taken.
+    Raises UserError, listing what there is.
+    """
+    if path is None:
+        found = sorted(runs.glob("*/best.pth"), key=lambda file: file.stat().st_mtime)
+        if not found:
+            raise UserError(
+                f"{runs} holds no run yet: run ./train.sh first, or name a run or a checkpoint "
+                "with --input"
+            )
+        path = found[-1].parent
+    if path.is_file():
+        if epoch is not None:
+            raise UserError(f"--epoch is for run folders, and --input {path} is a file")
+        if not (path.parent / "run.json").is_file():
+            return path, path.stem
+        run = path.resolve().parent.name
+        return path, run if path.name == "best.pth" else f"{run}_{path.stem}"
+    if not path.is_dir():
+        raise UserError(f"no such run folder or checkpoint: {path}")
+    if epoch is None:
+        if not (path / "best.pth").is_file():
+            raise UserError(
+                f"{path} holds no best.pth: it is not a run folder, or its first epoch has not "
+                "ended yet"
+            )
+        return path / "best.pth", path.resolve().name
+    files = [*sorted(path.glob("epoch_*.pth")), path / "last.pth", path / "best.pth"]
+    found = {read_checkpoint(file)["epoch"]: file for file in files if file.is_file()}
+    if epoch not in found:
+        there = ", ".join(map(str, sorted(found))) or "none"
+        raise UserError(f"{path} has no checkpoint of epoch {epoch}; there are: {there}")
+    return found[epoch], f"{path.resolve().name}_epoch_{epoch}"
+
+
+def build(model_arguments, prior_arguments):
+    """A new model: a VQAModel, within a WithPrior where `prior_arguments` is not None."""
+    model = VQAModel(**model_arguments)
+    if prior_arguments is None:
+        return model
+    return WithPrior(model, QuestionPrior(**prior_arguments))
+
+
+def sizes_of(make):
+    """{key: shape} of the state dict of the model `make()`, built without memory.
+
+    The sizes in a damaged file may be anything.
+    """
+    with torch.device("meta"):
+        return {key: value.shape for key, value in make().state_dict().items()}
+
+
+def check_sizes(kept, path):
+    """Raise UserError where a run's weights, words or answers do not fit its model_arguments."""
+    try:
+        arguments = kept["model_arguments"]
+        if arguments["encoder"] not in CHANNELS:
+            raise ValueError("its encoder is unknown")
+        # so many modules would be made, whatever their sizes
+        if max(arguments["num_stacks"], arguments["glimpses"]) > len(kept["model"]):
+            raise ValueError("more stacks or glimpses than weights")
+        wanted = sizes_of(lambda: build(arguments, kept["prior_arguments"]))
+        fits = wanted == {key: value.shape for key, value in kept["model"].items()}
+        words, answers = len(kept["dictionary"]), len(kept["answers"])
+        fits = fits and (words, answers) == (arguments["ntoken"], arguments["num_answers"])
+    except Exception as error:
+        raise UserError(
+            f"{path} is damaged: no model has its model_arguments ({reason(error)})"
+        ) from None
+    if not fits:
+        raise UserError(
+            f"{path} is damaged: its weights, dictionary or answers are of other sizes than its "
+            "model_arguments say"
+        )
+
+
+def make_model(kept, path):
+    """The model of a run's checkpoint, in eval mode. Raises UserError where the two do not fit."""
+    check_sizes(kept, path)
+    model = build(kept["model_arguments"], kept["prior_arguments"])
+    load_part(model, kept["model"], str(path))
+    return model.eval()
+
+
+def copy_shared_encoder(state):
+    """A run's checkpoint with one encoder an organ, where it has one that the organs share.
+
+    Training that changes the encoders can start from it. Raises UserError for a prior that sees
+    components of frozen features, which then would mean nothing.
+    """
+    if (state["prior_arguments"] or {}).get("components"):
+        raise UserError(
+            "--no-freeze_encoders can't go on from a checkpoint whose prior sees components of "
+            "frozen features: train anew, without --input or --resume"
+        )
+    arguments, weights = state["model_arguments"], dict(state["model"])
+    if arguments["shared"]:
+        for key, value in state["model"].items():
+            if "image.encoders.0." in key:
+                for index in range(1, len(ORGANS)):
+                    weights[key.replace(".0.", f".{index}.", 1)] = value.clone()
+    return state | {"model": weights, "model_arguments": arguments | {"shared": False}}
+
+
+def load_part(module, state, what):
+    """Load a state dict into a part of the model. Raises UserError when it does not fit."""
+    try:
+        module.load_state_dict(state)
+    except Exception as error:  # torch raises many types for values that were tampered with
+        last = (str(error).splitlines() or [type(error).__name__])[-1].strip()
+        raise UserError(f"{what} does not fit this model: {last}") from None
+
+
+def check_vocabulary(state, data, path):
+    """Raise UserError when a checkpoint's dictionary or answers are not those of the data."""
+    for what, ours in (("dictionary", data.dictionary), ("answers", data.answers)):
+        theirs = state[what]
+        if theirs == ours:
+            continue
+        differ = (i for i, (a, b) in enumerate(zip(theirs, ours)) if a != b)
+        where = next(differ, min(len(theirs), len(ours)))
+        raise UserError(
+            f"{path} was trained with another {what} than {data.name} in {data.folder} has: "
+            f"{len(theirs)} entries and {len(ours)}, the first difference at {where}; name the "
+            "data it was trained on with --RAD_dir"
+        )

@@ -1,0 +1,66 @@
+"""HDF5 files of prepared images and feature maps: written whole or not at all, then checked."""
+
+import contextlib
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from utils import atomic_path
+
+
+@contextlib.contextmanager
+def atomic_h5(path):
+    """Give an HDF5 file to fill; a block that ends well writes it to `path` atomically.
+
+    The file is made in memory (up to some hundred MB here) and written by Python:
+    on a full disk HDF5 itself ends in a segmentation fault.
+    """
+    options = {"driver": "core", "backing_store": False, "libver": "latest"}
+    with h5py.File(Path(path).name, "w", **options) as file:  # latest: tables with checksums
+        yield file
+        file.flush()
+        content = file.id.get_file_image()
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_rows(path, name, rows, count, digest, names=(), attributes=None):
+    """Write arrays of one shape and type as the rows of an HDF5 dataset, atomically.
+
+    rows: an iterable of `count` arrays. names: texts for a second dataset, "names".
+    Every chunk (a row, or all names) and the file's own tables carry checksums. The attribute
+    "source digest" holds `digest`; `attributes` are further ones, numbers (docs/FORMATS.md
+    section 2). Texts have a fixed length: HDF5 keeps others in a heap, which has no checksum,
+    and a flipped bit there can make it read forever.
+    """
+    with atomic_h5(path) as file:
+        data = None
+        for row, array in enumerate(rows):
+            if data is None:
+                shape, chunks = (count, *array.shape), (1, *array.shape)
+                data = file.create_dataset(name, shape, array.dtype, chunks=chunks, fletcher32=True)
+            data[row] = array
+        if names:
+            texts = [text.encode() for text in names]
+            kind = h5py.string_dtype("utf-8", max(map(len, texts)))
+            texts = np.array(texts, kind)
+            file.create_dataset("names", data=texts, chunks=True, fletcher32=True)
+        file.attrs.update({"source digest": np.bytes_(digest)} | (attributes or {}))
+
+
+def is_current(path, name, count, digest):
+    """True when `write_rows` wrote the file from this digest and its content is unchanged."""
+    # what h5py raises for damaged files, and for files with other things in them
+    errors = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
+    with contextlib.suppress(*errors):
+        with h5py.File(path, "r", locking=False) as file:  # locks fail on some network disks
+            if file.attrs["source digest"] != np.bytes_(digest) or name not in file:
+                return False
+            for data in file.values():
+                if len(data) != count or not data.fletcher32:
+                    return False
+                for row in range(len(data)):  # a damaged chunk raises OSError
+                    data[row]
+            return True
+    return False

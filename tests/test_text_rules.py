@@ -1,0 +1,67 @@
+"""Text rules against the official code's fixtures, and by hand."""
+
+import numpy as np
+import pytest
+from helpers import load
+
+from text_rules import build_answers, build_dictionary, encode, normalise_answer, tokenize
+
+
+def test_questions_match_the_official_code():
+    for question, words in load("parity", "questions.json"):
+        assert tokenize(question) == words, question
+
+
+def test_answers_match_the_official_code():
+    for answer, normal in load("parity", "answers.json"):
+        assert normalise_answer(answer) == normal, answer
+
+
+@pytest.mark.parametrize(
+    "answer, normal",
+    [
+        (4, "4"),
+        ("A/P", "p"),
+        ("1,000 mL.", "1000 ml"),
+        ("3.4 cm.", "3.4 cm"),
+        ("couldnt've", "couldn't've"),
+        ("dont", "don't"),
+        ("lets", "lets"),
+        ("Ten ribs", "10 ribs"),
+        ("The x-ray", "xray"),
+        ("right-sided", "right sided"),
+        ("MRI - T1", "mri t1"),
+        ("", ""),
+    ],
+)
+def test_answer_rules(answer, normal):
+    assert normalise_answer(answer) == normal
+
+
+def test_encode_pads_cuts_and_reports_unknown_words():
+    word2idx = {"is": 0, "it": 1}
+    tokens, unknown = encode(tokenize("Is it, LARGE?"), word2idx)
+    assert tokens == (0, 1) + (2,) * 10 and unknown == ("large",)
+    assert encode(["is"] * 20, word2idx, 5) == ((0,) * 5, ())
+    # words that are cut are not unknown
+    assert encode(["is", "large", "small"], word2idx, 2) == ((0, 2), ("large",))
+
+
+def test_vocabulary_of_the_development_split():
+    facts, train = load("parity", "vocabulary.json"), load("vqa_rad", "trainset.json")
+    words, answers = build_dictionary(train), build_answers(train)
+    assert (len(words), len(answers)) == (facts["ntoken"], facts["num_answers"])
+    for values, what in ((words, "words"), (answers, "answers")):
+        first, last = facts["first_" + what], facts["last_" + what]
+        assert values[: len(first)] == first and values[-len(last) :] == last
+    coverage, known = facts["test_answer_coverage"], set(answers)
+    test = load("vqa_rad", "testset.json")
+    parts = {
+        "all": test,
+        "freeform": [r for r in test if r["phrase_type"] == "freeform"],
+        "open": [r for r in test if r["answer_type"] == "OPEN"],
+        "closed": [r for r in test if r["answer_type"] != "OPEN"],
+    }
+    for part, records in parts.items():
+        share = np.mean([normalise_answer(r["answer"]) in known for r in records])
+        assert round(100 * share, 2) == coverage[part]

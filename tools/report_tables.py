@@ -1,0 +1,163 @@
+"""The numbers of the report: scores with intervals, baselines, calibration, confusion.
+
+`rows` are the rows of predictions.json everywhere (docs/FORMATS.md section 5).
+"""
+
+from collections import Counter
+
+from scores import PROTOCOLS, entry, grouped, in_group, interval, protocol
+from utils import ORGANS
+
+BINS = 10  # of the calibration
+FEW = 10  # a group of fewer questions has no interval
+ORGAN_NAMES = {organ.code: organ.title for organ in ORGANS}
+GROUP_TITLES = {
+    "question_type": "Question type",
+    "organ": "Organ",
+    "twin": "Twin: its frame record is in official training",
+    "near_identical_in_training": "Nearly identical question in the training part",
+    "known_answer": "Answer known from training",
+}
+# the baselines that the model itself gives, and the fields that hold their answers
+BLANKED = {
+    "image blanked": "answer_without_image",
+    "question blanked": "answer_without_question",
+}
+
+
+def with_answers(rows, answers):
+    """The rows with other answers, scored anew."""
+    return [
+        row | {"answer": answer, "correct": int(answer == row["truth"])}
+        for row, answer in zip(rows, answers)
+    ]
+
+
+def interval_of(rows):
+    """[low, high] in percent, the 95% interval of the rows' score; None for fewer than FEW."""
+    if len(rows) < FEW:
+        return None
+    return interval([row["correct"] for row in rows], [row["image"] for row in rows])
+
+
+def calibration(rows):
+    """Bins of equal width of the given answers' probabilities, and the calibration error.
+
+    {"bins": [{"low", "high", "count", "confidence", "accuracy"}], "ece"}. An empty bin has the
+    means None. The error is the mean over questions of |accuracy - confidence| of their bin.
+    """
+    members = [[] for _ in range(BINS)]
+    for row in rows:
+        members[min(int(BINS * row["probability"]), BINS - 1)].append(row)
+    bins, error = [], 0.0
+    for index, group in enumerate(members):
+        count, confidence, accuracy = len(group), None, None
+        if group:
+            confidence = sum(row["probability"] for row in group) / count
+            accuracy = sum(row["correct"] for row in group) / count
+            error += count * abs(accuracy - confidence) / len(rows)
+        one = {"low": index / BINS, "high": (index + 1) / BINS, "count": count}
+        bins.append(one | {"confidence": confidence, "accuracy": accuracy})
+    return {"bins": bins, "ece": error}
+
+
+def yes_no_confusion(rows):
+    """{truth: {answer: number}} of the questions whose true answer is yes or no.
+
+    Any other answer counts as "other".
+    """
+    table = {truth: {"yes": 0, "no": 0, "other": 0} for truth in ("yes", "no")}
+    for row in rows:
+        if row["truth"] in table:
+            table[row["truth"]][row["answer"] if row["answer"] in table else "other"] += 1
+    return table
+
+
+def majority_baseline(training, rows):
+    """The rows with the most frequent answer of alike training questions (list of Question).
+
+    Alike are those of the same question types and answer type. Where there are none, those that
+    share a type and the answer type count; then those of the answer type; then all. Of equally
+    frequent answers the first in training is taken.
+    """
+    counts = {}
+    for q in training:
+        keys = [
+            ("exactly", frozenset(q.question_types), q.answer_type),
+            ("answer type", q.answer_type),
+            ("all",),
+        ]
+        keys += [("one type", kind, q.answer_type) for kind in set(q.question_types)]
+        for key in keys:
+            counts.setdefault(key, Counter())[q.answer] += 1
+
+    def guess(row):
+        for keys in (
+            [("exactly", frozenset(row["question_types"]), row["answer_type"])],
+            [("one type", kind, row["answer_type"]) for kind in row["question_types"]],
+            [("answer type", row["answer_type"])],
+            [("all",)],
+        ):
+            if found := [counts[key] for key in keys if key in counts]:
+                return sum(found[1:], Counter(found[0])).most_common(1)[0][0]
+
+    return with_answers(rows, map(guess, rows))
+
+
+def blanked_baselines(rows):
+    """{title: rows} of the model's answers with one input blanked, where the rows have them."""
+    return {
+        title: with_answers(rows, [row[field] for row in rows])
+        for title, field in BLANKED.items()
+        if all(field in row for row in rows)
+    }
+
+
+def groups(rows):
+    """{title: {group: rows}}: the groups of `scores.grouped` under the page's names."""
+    labels = {"with": "twin", "without": "no twin"} | ORGAN_NAMES
+    return {
+        GROUP_TITLES[name]: {labels.get(key, key): members for key, members in parts.items()}
+        for name, parts in grouped(rows).items()
+    }
+
+
+def score_rows(rows, baselines):
+    """The lines of the score table: per protocol open, closed and all questions.
+
+    Each line has its interval and the scores of the baselines {name: rows}.
+    """
+    lines = []
+    for name, title in PROTOCOLS.items():
+        for group in ("OPEN", "CLOSED", "ALL"):
+            chosen = in_group(protocol(rows, name), group)
+            theirs = [in_group(protocol(other, name), group) for other in baselines.values()]
+            lines.append(
+                {
+                    "protocol": title,
+                    "group": group.lower(),
+                    "interval": interval_of(chosen),
+                    **entry(chosen),
+                    "baselines": [entry(other)["score_percent"] for other in theirs],
+                }
+            )
+    return lines
+
+
+def group_tables(rows, baselines):
+    """{title: lines}: per group the entry and interval of each protocol.
+
+    The scores of the baselines {name: rows} are those on all questions of the group.
+    """
+    parts = [groups(protocol(rows, name)) for name in PROTOCOLS]
+    theirs = [groups(other) for other in baselines.values()]
+
+    def line(title, key):
+        members = [part[title].get(key, []) for part in parts]  # of each protocol
+        return {
+            "group": key,
+            "baselines": [entry(other[title][key])["score_percent"] for other in theirs],
+            "protocols": [{"interval": interval_of(some), **entry(some)} for some in members],
+        }
+
+    return {title: [line(title, key) for key in keys] for title, keys in groups(rows).items()}
