@@ -1,9 +1,8 @@
 """Cross-modal self-attention (CMSA), exact at a fraction of its cost; BAN and SAN.
 
-CMSA is the paper's fusion module: two non-local blocks over all pairs (word, image cell).
-`CMSA.forward_dense` is that definition, word for word. `CMSA.forward` gives the same numbers,
-gradients and running statistics without ever building the (B, 588, 1544) tensor. The comments
-follow the letters of docs/METHOD.md section 4, which derives it. This file needs torch alone.
+`CMSA.forward_dense` is the paper's definition. `CMSA.forward` gives the same numbers, gradients
+and running statistics without building the (B, 588, 1544) tensor. The comments follow the letters
+of docs/METHOD.md section 4, which derives it. This file needs torch alone.
 """
 
 import torch
@@ -92,16 +91,14 @@ class NonLocalBlock(nn.Module):
 
         mixing (B, L, r), values (B, r, D); keeps the running statistics. The statistics of W y
         come from the D x D covariance of y, and that from the r x r Gram matrix of `mixing`
-        (docs/METHOD.md section 4.2): within the samples plus between them, both centred, so that
-        no precision is lost where attention is nearly uniform. Of several processes B is the
-        batch of all. Sums over tokens have full precision; under bf16 autocast the D x D
-        products, and in them the sum over samples, are bf16 ones.
+        (docs/METHOD.md section 4.2): within the samples plus between them, both centred, which
+        keeps precision where attention is nearly uniform. B is the batch of all processes.
         """
         bn, bias = self.bn, self.W.bias
         if not bn.training:
             mean, variance = bn.running_mean, bn.running_var
         else:
-            # sums of squares need full precision; the `.to(low)` products are the exceptions
+            # Sums of squares need full precision; the `.to(low)` products are the exceptions.
             with torch.autocast(mixing.device.type, enabled=False):
                 weight, low_values = self.W.weight, values
                 low = values.dtype  # bf16 under autocast, else the weights' own
@@ -138,17 +135,15 @@ class NonLocalBlock(nn.Module):
 class CMSA(nn.Module):
     """Cross-modal self-attention over all (word, cell) pairs (paper section 3.3).
 
-    Tokens are x_(t,i) = [v_i ; l_t ; s_i], C = visual_dim + question_dim + spatial_dim. With two
-    blocks the first one's output plus x again enters the second. The output is the mean over
-    the cells.
+    Tokens are x_(t,i) = [v_i ; l_t ; s_i] of C channels. With two blocks the first one's output
+    plus x again enters the second. The output is the mean over the cells.
     """
 
     def __init__(self, visual_dim=512, question_dim=1024, spatial_dim=8, blocks=2):
         super().__init__()
         if blocks not in (1, 2):
             raise ValueError(f"blocks must be 1 or 2, not {blocks}")
-        self.visual_dim, self.question_dim = visual_dim, question_dim
-        self.spatial_dim = spatial_dim
+        self.visual_dim, self.question_dim, self.spatial_dim = visual_dim, question_dim, spatial_dim
         self.channels = visual_dim + question_dim + spatial_dim
         self.blocks = nn.ModuleList(NonLocalBlock(self.channels) for _ in range(blocks))
 
@@ -238,13 +233,9 @@ class CMSA(nn.Module):
         return torch.cat([visual, spatial], dim=-1)
 
     def _project(self, weight, bias, image, question):
-        """theta, phi and g of the cells (their part) and the words (theirs, with the bias).
-
-        (B, N+T, 3D).
-        """
-        visual, words, spatial = weight.split(
-            [self.visual_dim, self.question_dim, self.spatial_dim], 1
-        )
+        """theta, phi, g: the part of each cell, that of each word with the bias: (B, N+T, 3D)."""
+        sizes = [self.visual_dim, self.question_dim, self.spatial_dim]
+        visual, words, spatial = weight.split(sizes, 1)
         cell_weight = torch.cat([visual, spatial], 1)
         return torch.cat([F.linear(image, cell_weight), F.linear(question, words, bias)], 1)
 
@@ -335,11 +326,10 @@ class StackedAttention(nn.Module):
     def __init__(self, visual_dim=512, hidden=1024, stacks=2, dropout=0.5):
         super().__init__()
         self.project = nn.Linear(visual_dim, hidden)
-        self.visual_layers = nn.ModuleList(
-            nn.Linear(hidden, hidden, bias=False) for _ in range(stacks)
-        )
-        self.query_layers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(stacks))
-        self.score = nn.ModuleList(nn.Linear(hidden, 1) for _ in range(stacks))
+        rounds = range(stacks)
+        self.visual_layers = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in rounds)
+        self.query_layers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in rounds)
+        self.score = nn.ModuleList(nn.Linear(hidden, 1) for _ in rounds)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, visual, question):

@@ -24,10 +24,7 @@ VISUAL_DIM, CELLS, HIDDEN = 512, 49, 1024
 
 
 class VQAOutput(NamedTuple):
-    """logits (B, answers), organ_logits (B, 3) or None, features (B, 1024).
-
-    Without the image-type classifier there are no organ_logits.
-    """
+    """logits (B, answers), organ_logits (B, 3) or None, features (B, 1024)."""
 
     logits: torch.Tensor
     organ_logits: torch.Tensor
@@ -35,10 +32,7 @@ class VQAOutput(NamedTuple):
 
 
 class ResNetEncoder(nn.Module):
-    """torchvision's ResNet-34 without pooling and fc: (B, 3, 224, 224) -> (B, 512, 7, 7).
-
-    Its state-dict keys are torchvision's.
-    """
+    """torchvision's ResNet-34 without pooling and fc: (B, 3, 224, 224) -> (B, 512, 7, 7)."""
 
     def __init__(self):
         super().__init__()

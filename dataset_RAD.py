@@ -5,39 +5,20 @@ python dataset_RAD.py --download         fetch the public release from OSF into 
 python dataset_RAD.py --download_glove   fetch the GloVe word vectors into data_RAD
 """
 
-import argparse
 import os
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+import text_rules
+from readers import prepared, records
 from readers.archive import IMAGE_INDEX, IMAGE_PICKLE, archive_images, read_archive
-from readers.download import GLOVE_URL, NoNetwork, download_glove, download_public
+from readers.download import NoNetwork, download_public
 from readers.images import find_images, read_images
-from readers.prepared import (
-    H5_NAME,
-    cache_folder,
-    choose_prepared,
-    source_digest,
-    write_prepared,
-)
-from readers.records import (
-    ARCHIVE_PICKLES,
-    DATA_RAD,
-    find_form,
-    form_or_error,
-    question_types,
-    read_records,
-)
-from text_rules import (
-    QUESTION_LEN,
-    build_answers,
-    build_dictionary,
-    encode,
-    normalise_answer,
-    tokenize,
-)
+from readers.prepared import H5_NAME, cache_folder
+from readers.records import ARCHIVE_PICKLES, DATA_RAD, find_form
+from text_rules import QUESTION_LEN, encode
 from utils import ORGAN_CODES, PHANTOM_MARK, UserError, cache_base, run_main, writable
 
 NAMES = {
@@ -118,14 +99,14 @@ def prepare(folder, *, log=print):
     can't be used.
     """
     folder = Path(folder).resolve()
-    kind = form_or_error(folder)
-    train, test, sources = read_records(folder, kind)
+    kind = records.form_or_error(folder)
+    train, test, sources = records.read_records(folder, kind)
     names = sorted({record["image_name"] for record in train + test})
     if kind == "archive":
         dictionary, answers = read_archive(folder)
         sources += [folder / name for name in ARCHIVE_PICKLES]
     else:
-        dictionary, answers = build_dictionary(train), build_answers(train)
+        dictionary, answers = text_rules.build_dictionary(train), text_rules.build_answers(train)
     image_folder = find_images(folder, names)
     # the very pixels that official checkpoints were trained on
     from_pickle = kind == "archive" and (folder / IMAGE_PICKLE).is_file()
@@ -136,32 +117,22 @@ def prepare(folder, *, log=print):
             for _ in read_images(folder, image_folder, names):
                 pass  # at its end it raises, listing the damaged ones too
         sources += [image_folder / name for name in names]
-    digest = source_digest(sources)
+    digest = prepared.source_digest(sources)
 
-    prepared, current = choose_prepared(folder, digest, len(names), dictionary, answers)
+    prepared_folder, current = prepared.choose_prepared(folder, digest, len(names), dictionary, answers)
     if not current:
         count = f"{len(train) + len(test):,} questions and {len(names)} images"
-        log(f"Preparing {count} of {folder} in {prepared}")
+        log(f"Preparing {count} of {folder} in {prepared_folder}")
         if from_pickle:
             images = archive_images(folder, names)
         else:
             images = read_images(folder, image_folder, names)
-        write_prepared(prepared, images, names, digest, dictionary, answers)
+        prepared.write_prepared(prepared_folder, images, names, digest, dictionary, answers)
     train, test = _make_questions(train, test, names, dictionary, answers)
     phantom = (folder / PHANTOM_MARK).is_file()
-    return RadData(
-        name="phantom set" if phantom else NAMES[kind],
-        phantom=phantom,
-        digest=digest,
-        folder=folder,
-        prepared=prepared,
-        dictionary=dictionary,
-        answers=answers,
-        image_names=names,
-        train=train,
-        test=test,
-        images_path=prepared / H5_NAME,
-    )
+    title = "phantom set" if phantom else NAMES[kind]
+    lists, path = (dictionary, answers, names, train, test), prepared_folder / H5_NAME
+    return RadData(title, phantom, digest, folder, prepared_folder, *lists, path)
 
 
 def _make_questions(train, test, names, dictionary, answers):
@@ -172,9 +143,9 @@ def _make_questions(train, test, names, dictionary, answers):
     frames = {record["qid"] for record in train if record["phrase_type"] == "frame"}
 
     def make(record, twin):
-        words = tokenize(record["question"])
+        words = text_rules.tokenize(record["question"])
         tokens, unknown = encode(words, word2idx)
-        answer = normalise_answer(record["answer"])
+        answer = text_rules.normalise_answer(record["answer"])
         return Question(
             record["qid"],
             row[record["image_name"]],
@@ -188,7 +159,7 @@ def _make_questions(train, test, names, dictionary, answers):
             str(record["answer"]),
             label.get(answer, -1),
             record["answer_type"],
-            question_types(record["question_type"]),
+            records.question_types(record["question_type"]),
             record["phrase_type"],
             twin,
         )
@@ -309,29 +280,10 @@ def _public_data(download, log):
         return None
 
 
-def main(arguments=None):
-    """Command line: prepare the data set and print its content, or only download."""
-    parser = argparse.ArgumentParser(description="Prepare VQA-RAD and print its content.")
-    add = parser.add_argument
-    add("--RAD_dir", metavar="DIR", help="folder with VQA-RAD (default: data_RAD, or a download)")
-    add("--download", action="store_true", help="only fetch the public release")
-    add("--download_glove", action="store_true", help="only fetch GloVe (glove.6B.zip, 0.8 GB)")
-    options = parser.parse_args(arguments)
-    try:
-        if options.download:
-            print(f"VQA-RAD, public release: {download_public(data_home() / 'public')}")
-        if options.download_glove:
-            print(f"GloVe 6B: {download_glove(data_home())}")
-    except NoNetwork as error:
-        raise UserError(
-            f"nothing was downloaded ({error}); try again with a network, or get VQA-RAD from "
-            f"https://osf.io/89kps/ and GloVe from {GLOVE_URL}"
-        ) from None
-    if not (options.download or options.download_glove):
-        from tools.summary import summary
+def main():
+    from tools import summary
 
-        data = find_data(options.RAD_dir)
-        print("\n".join(summary(data, training_questions(data, "clean"))))
+    summary.main()
 
 
 if __name__ == "__main__":

@@ -51,21 +51,15 @@ RATES = {"steps": step_rate, "cosine": cosine_rate}
 
 
 def batches(items, size, seed, epoch):
-    """Shuffled lists of items, the order drawn from (seed, epoch).
-
-    A last batch of one is left out: batch norm can't take it.
-    """
+    """Shuffled lists of items, the order drawn from (seed, epoch), without a last one of one."""
     generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
     order = torch.randperm(len(items), generator=generator).tolist()
     lists = [[items[i] for i in order[s : s + size]] for s in range(0, len(order), size)]
-    return [batch for batch in lists if len(batch) > 1]
+    return [batch for batch in lists if len(batch) > 1]  # batch norm can't take one
 
 
 def collate(questions, device):
-    """tokens (B, 12), labels (B,), organs (B,), all int64 on the device.
-
-    The label -1 stands for an answer that is no class.
-    """
+    """tokens (B, 12), labels (B,) with -1 for no class, organs (B,): int64 on the device."""
     columns = zip(*((q.tokens, q.label, q.organ) for q in questions))
     return [send(torch.tensor(column), torch.device(device)) for column in columns]
 
@@ -78,9 +72,8 @@ def answer_loss(logits, labels, kind="bce", smoothing=0.0):
     """
     logits = logits.float()
     if kind == "ce":
-        return F.cross_entropy(
-            logits, labels, reduction="sum", ignore_index=-1, label_smoothing=smoothing
-        )
+        options = {"reduction": "sum", "ignore_index": -1, "label_smoothing": smoothing}
+        return F.cross_entropy(logits, labels, **options)
     targets = F.one_hot(labels.clamp_min(0), logits.shape[1]).to(logits)
     targets = targets * (labels >= 0)[:, None]
     return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
@@ -182,9 +175,8 @@ class Trainer:
             sums = [sum(column) for column in zip(*all_gather(self.sums[:3]))]
             self.save("last.pth", self.epoch - 1, [*sums, self.sums[3]])
             self.safe = time.perf_counter()
-            self.last_save = (
-                f"{self.folder}/last.pth holds epoch {self.epoch} up to step {self.sums[3]}"
-            )
+            until = f"epoch {self.epoch} up to step {self.sums[3]}"
+            self.last_save = f"{self.folder}/last.pth holds {until}"
         if signal:
             raise Stopped(signal, f"{self.last_save}; --resume goes on from there")
 

@@ -14,23 +14,15 @@ from tqdm import tqdm
 
 from parallel import first_alone
 from readers.h5_files import is_current, write_rows
-from utils import (
-    MEAN,
-    SIZE,
-    STD,
-    digest_bytes,
-    digest_state,
-    first_writable,
-)
+from utils import MEAN, SIZE, STD, digest_bytes, digest_state, first_writable
 
 
 @functools.cache
 def _mean_and_std(device):
     """ImageNet's, times 255, float32 (1, 3, 1, 1) each; kept, as a copy to a GPU makes it wait."""
     with torch.inference_mode(False):  # training may use what evaluation made first
-        return [
-            torch.tensor(values, device=device).mul_(255).view(1, 3, 1, 1) for values in (MEAN, STD)
-        ]
+        both = [torch.tensor(values, device=device).mul_(255) for values in (MEAN, STD)]
+        return [values.view(1, 3, 1, 1) for values in both]
 
 
 def to_float(images):

@@ -2,8 +2,7 @@
 
     python scores.py A B     compare two runs on the same questions
 
-A and B are results folders or their predictions.json. A score is 1 if the arg-max answer equals
-the normalised ground truth.
+A score is 1 if the arg-max answer equals the normalised ground truth.
 """
 
 import argparse
@@ -170,24 +169,6 @@ def breakdown(predictions):
         name: {key: entry(group) for key, group in groups.items()}
         for name, groups in grouped(predictions).items()
     }
-
-
-def format_table(results, uncertain):
-    """The table that test.py prints: open, closed, all in percent, with interval and ceiling.
-
-    results: {protocol's name: `table(...)`}; uncertain: {protocol's name: `intervals(...)`}.
-    """
-    order = ("OPEN", "CLOSED", "ALL")
-    lines = [f"{'':18}    open  closed     all  ceiling   questions (open, closed)"]
-    for name, scores in results.items():
-        cells = [f"{scores[group]['score_percent']:>7.1f}" for group in order]
-        opened, closed, every = (scores[group]["count"] for group in order)
-        ceiling = scores["ALL"]["real_percent"]
-        lines.append(f"{name:18} {' '.join(cells)} {ceiling:>8.1f}   {every} ({opened}, {closed})")
-        spans = [uncertain[name][group] for group in order]
-        cells = [f"{span[0]:.0f}-{span[1]:.0f}" if span else "" for span in spans]
-        lines.append(f"{'  95% interval':18} {' '.join(f'{cell:>7}' for cell in cells)}")
-    return "\n".join(lines)
 
 
 def main(arguments=None):

@@ -24,7 +24,8 @@ from dataset_RAD import (
 from engine import predict
 from features import model_inputs
 from readers import checkpoints, official
-from scores import PROTOCOLS, breakdown, format_table, intervals, prediction_rows, protocol, table
+from scores import PROTOCOLS, breakdown, intervals, prediction_rows, protocol, table
+from tools.compare import format_table
 from utils import HERE, VERSION, UserError, log
 
 # options of the official command lines; the checkpoint knows their values
@@ -131,9 +132,6 @@ def main():
         extra["groups"] = breakdown(protocol(rows, name))
         utils.write_json(output / file, results[title] | about | extra)
     utils.write_json(output / "predictions.json", rows)
-    from tools.report import make_report  # needs jinja2 and matplotlib
-
-    make_report(output, data, model, inputs)
     log(
         f"{model.fusion}, recipe {about['recipe']}, {path}, epoch {about['epoch']}; {data.name} "
         f"({data.digest}), {about['split']} split; accuracy in %:"
@@ -147,6 +145,9 @@ def main():
     log(f"training lacks {len(unknown)} words of the test questions and {lost} answers")
     if data.phantom:
         log("PHANTOM DATA: these scores say that the program works, and nothing about radiology.")
+    from tools.report import make_report  # needs jinja2 and matplotlib
+
+    make_report(output, data, model, inputs)
     log(f"written: {output}/ (report.html, results.json, results_all.json, predictions.json)")
 
 

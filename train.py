@@ -12,6 +12,7 @@ import datetime
 import platform
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -56,8 +57,7 @@ EPOCHS = {"steps": (7, 30), "cosine": (12, 15)}  # with frozen encoders: phantom
 FREE = {"output", "input", "resume", "gpu", "seeds", "save_every", "compile", "RAD_dir", "epochs"}
 FREE |= {"vqa_init", "mtpt", "encoder", "random_encoders", *weights.MTPT_FILES}
 # arguments that must be those of the checkpoint that weights start from
-MODEL = {"model", "rnn", "num_hid", "blocks", "use_spatial", "num_stacks", "gamma", "distmodal"}
-MODEL |= {"gate", "prior"}
+MODEL = "model rnn num_hid blocks use_spatial num_stacks gamma distmodal gate prior".split()
 
 
 def parse_args(arguments=None):
@@ -229,16 +229,12 @@ def old_model(args, kept, path, data, frozen):
 
 def validation_scores(model, questions, inputs, device, precision):
     """(score, {"val_score", "val_open", "val_closed"}): shares of right answers."""
-    indices = list(range(len(questions)))
-    # each question in one of the processes, unless there are fewer
-    mine = parallel.shard([indices])[0] if len(indices) >= parallel.world()[1] else indices
-    probabilities = engine.predict(model, [questions[i] for i in mine], inputs, device, precision)
-    pairs = parallel.all_gather(list(zip(mine, probabilities.argmax(1).tolist())))
-    right = {i: float(answer == questions[i].label) for part in pairs for i, answer in part}
-    correct = torch.tensor([right[i] for i in indices])
+    probabilities = engine.predict(model, questions, inputs, device, precision)
+    labels = torch.tensor([q.label for q in questions])
+    correct = (probabilities.argmax(1) == labels).float()
     scores = {"val_score": correct.mean().item()}
     for group in ("OPEN", "CLOSED"):
-        if these := [i for i in indices if questions[i].answer_type == group]:
+        if these := [i for i, q in enumerate(questions) if q.answer_type == group]:
             scores[f"val_{group.lower()}"] = correct[these].mean().item()
     return scores["val_score"], scores
 
@@ -272,10 +268,7 @@ def main():
     precision = utils.choose_precision(args.precision, device)
     args.epochs = args.epochs or (EPOCHS[args.schedule][not data.phantom] if frozen else 80)
     if kept and (planned := kept["settings"]["epochs"]) != args.epochs:
-        log(
-            f"NOTE: the run was planned for {planned} epochs: the epochs that it has done had "
-            f"their rates, those to come have the rates of {args.epochs}"
-        )
+        log(f"NOTE: the run was planned for {planned} epochs; those to come have other rates")
     if kept and kept["data"]["digest"] != data.digest:
         raise UserError(f"{output} began with the data of {kept['data']['folder']}: name them")
 
@@ -320,12 +313,6 @@ def main():
             loss = loss + extra / len(labels)
         return loss, (result.logits.argmax(1) == labels).sum(), len(batch)
 
-    def validate():
-        return validation_scores(model, val, inputs, device, precision)
-
-    def describe(batch):
-        return f"; questions {', '.join(str(q.qid) for q in batch)}"
-
     # the run's folder
     checkpoint = arguments | {"settings": checkpoints.settings_of(args), "data": data.about()}
     checkpoint |= {"recipe": recipe, "changed": changed, "start": description}
@@ -335,20 +322,17 @@ def main():
     if parallel.is_first():
         utils.write_json(output / "run.json", checkpoint | facts | {"command": sys.argv})
     checkpoint |= {"dictionary": data.dictionary, "answers": data.answers}
-    trainer = engine.Trainer(
-        model, optimizer, output, checkpoint, args.clip_norm, describe=describe
-    )
+    trainer = engine.Trainer(model, optimizer, output, checkpoint, args.clip_norm)
+    trainer.describe = lambda batch: f"; questions {', '.join(str(q.qid) for q in batch)}"
     if kept:
         trainer.restore(kept, output / "last.pth")
-    log(
-        f"{data.name} ({data.digest}), {args.split} split: {len(train)} training and {len(val)} "
-        f"validation questions, {data.ntoken} words, {data.num_answers} answers"
-    )
-    log(
-        f"encoders: {description}, {'frozen' if frozen else 'trained'}; {device}, {precision}; "
-        f"{sum(p.numel() for p in model.parameters()):,} parameters"
-    )
+    numbers = f"{len(train)} training and {len(val)} validation questions, {data.ntoken} words"
+    log(f"{data.name} ({data.digest}), {args.split} split: {numbers}, {data.num_answers} answers")
+    numbers = f"{sum(p.numel() for p in model.parameters()):,} parameters"
+    how = "frozen" if frozen else "trained"
+    log(f"encoders: {description}, {how}; {device}, {precision}; {numbers}")
 
+    validate = partial(validation_scores, model, val, inputs, device, precision)
     with trainer.running():
         for epoch in range(trainer.epoch, args.epochs):
             lists = parallel.shard(engine.batches(train, args.batch_size, args.seed, epoch))

@@ -1,9 +1,14 @@
-"""CMSA in its factored form against the dense definition; the definition against loops written out by hand."""
+"""attention.py: CMSA's factored form against the definition, the definition against plain loops."""
 
 import copy
+import json
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
+from conftest import ROOT
 
 from attention import CMSA, BilinearAttention, StackedAttention, spatial_features
 
@@ -38,10 +43,8 @@ def run(forward, model, inputs, weight):
     visual, question = inputs[0].clone().requires_grad_(), inputs[1].clone().requires_grad_()
     output = forward(visual, question, inputs[2])
     (output * weight).sum().backward()
-    gradients = {name: p.grad for name, p in model.named_parameters()} | {
-        "visual": visual.grad,
-        "question": question.grad,
-    }
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    gradients |= {"visual": visual.grad, "question": question.grad}
     return output, gradients, dict(model.named_buffers())
 
 
@@ -54,11 +57,8 @@ def test_factored_equals_dense(shape, blocks, training, dtype, tolerance):
     model.train(training)
     dense.train(training)
     weight = torch.randn(shape[0], shape[2], sum(shape[3:]), dtype=dtype)
-    ours, theirs = (
-        run(model.forward, model, inputs, weight),
-        run(dense.forward_dense, dense, inputs, weight),
-    )
-
+    ours = run(model.forward, model, inputs, weight)
+    theirs = run(dense.forward_dense, dense, inputs, weight)
     scale = 1 if dtype == torch.float64 else max(g.abs().max().item() for g in theirs[1].values())
     assert (ours[0] - theirs[0]).abs().max() <= tolerance * max(1, theirs[0].abs().max())
     for name, gradient in theirs[1].items():
@@ -95,13 +95,8 @@ def test_definition_by_hand():
         scores = torch.stack([block.theta(x) @ block.phi(other) for other in tokens])
         weights = scores.exp() / scores.exp().sum()
         y = block.W(sum(w * block.g(other) for w, other in zip(weights, tokens)))
-        z.append(
-            (y - block.bn.running_mean)
-            / (block.bn.running_var + block.bn.eps).sqrt()
-            * block.bn.weight
-            + block.bn.bias
-            + x
-        )
+        normed = (y - block.bn.running_mean) / (block.bn.running_var + block.bn.eps).sqrt()
+        z.append(normed * block.bn.weight + block.bn.bias + x)
     expected = torch.stack([torch.stack(z[:3]).mean(0), torch.stack(z[3:]).mean(0)])
     assert torch.allclose(model(visual, question, spatial)[0], expected, atol=1e-12)
     assert torch.allclose(model.forward_dense(visual, question, spatial)[0], expected, atol=1e-12)
@@ -144,12 +139,10 @@ def test_bf16_keeps_the_statistics():
     with torch.autocast("cpu", torch.bfloat16):
         model.train()(*inputs)
     for ours, theirs in zip(model.blocks, exact.blocks):
-        assert torch.allclose(
-            ours.bn.running_var.double(), theirs.bn.running_var, rtol=0.05, atol=0
-        )
-        assert (
-            ours.bn.running_mean - theirs.bn.running_mean
-        ).norm() < 0.02 * theirs.bn.running_mean.norm()
+        variance, mean = ours.bn.running_var.double(), ours.bn.running_mean
+        assert torch.allclose(variance, theirs.bn.running_var, rtol=0.05, atol=0)
+        exactly = theirs.bn.running_mean
+        assert (mean - exactly).norm() < 0.02 * exactly.norm()
 
 
 def test_nearly_uniform_attention_keeps_its_variance():
@@ -172,19 +165,16 @@ def test_attention_maps():
     assert look.shape == (2, 4, 6, 6) and read.shape == (2, 4, 6, 4)
     assert torch.allclose(look.sum(-1), torch.ones(2, 4, 6, dtype=torch.float64))
     assert torch.allclose(read.sum(-1), torch.ones(2, 4, 6, dtype=torch.float64))
-    x = torch.cat(
-        [
-            inputs[0][0, :, None].transpose(0, 1).expand(4, -1, -1),
-            inputs[1][0][:, None].expand(-1, 6, -1),
-            inputs[2].expand(4, -1, -1),
-        ],
-        -1,
-    ).flatten(0, 1)
+    parts = [
+        inputs[0][0].expand(4, -1, -1),
+        inputs[1][0][:, None].expand(-1, 6, -1),
+        inputs[2].expand(4, -1, -1),
+    ]
+    x = torch.cat(parts, -1).flatten(0, 1)  # the first sample's 24 tokens
     block = model.blocks[0]
-    whole = torch.softmax(block.theta(x) @ block.phi(x).T, -1).view(4, 6, 4, 6)  # over all pairs
-    assert torch.allclose(
-        whole, read[0][..., None] * look[0][:, :, None], atol=1e-12
-    )  # the product of the two
+    # over all pairs: the product of the two maps
+    whole = torch.softmax(block.theta(x) @ block.phi(x).T, -1).view(4, 6, 4, 6)
+    assert torch.allclose(whole, read[0][..., None] * look[0][:, :, None], atol=1e-12)
 
 
 def test_spatial_features():
@@ -210,3 +200,27 @@ def test_bilinear_attention_shapes_and_gradients():
     assert output.shape == (3, 8)
     output.sum().backward()
     assert all(p.grad is not None for p in model.parameters())
+
+
+COPIED = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import torch, torch.distributed, torch.nn.utils.parametrizations
+before = set(sys.modules)
+from attention import CMSA
+torch.manual_seed(0)
+model = CMSA(4, 6, 2, blocks=2)
+output = model(torch.randn(2, 5, 4), torch.randn(2, 3, 6), torch.randn(5, 2))
+assert output.shape == (2, 3, 12)
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+def test_cmsa_needs_torch_alone(tmp_path):
+    """The file copied out into an empty folder: it imports nothing that torch has not."""
+    shutil.copy(ROOT / "attention.py", tmp_path)
+    command = [sys.executable, "-I", "-c", COPIED, tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    imported = {name.partition(".")[0] for name in json.loads(done.stdout)}
+    assert imported <= {"attention", "torch", *sys.stdlib_module_names}

@@ -12,6 +12,7 @@ import dataset_RAD as rad
 import readers.download
 import tools.phantom_RAD
 from dataset_RAD import split_validation, training_questions
+from tools.summary import main as summary_main
 from tools.summary import summary
 from utils import PHANTOM_MARK, UserError, writable
 
@@ -217,7 +218,7 @@ def test_order_of_the_search(tmp_path, phantom):
 
 
 def test_command_line(tmp_path, capsys):
-    rad.main(["--RAD_dir", str(processed(tmp_path / "d"))])
+    summary_main(["--RAD_dir", str(processed(tmp_path / "d"))])
     assert "3 images, 4 words, 2 answers" in capsys.readouterr().out
     with pytest.raises(UserError, match="nothing was downloaded.*https://osf.io/89kps/"):
-        rad.main(["--download"])
+        summary_main(["--download"])

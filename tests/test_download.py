@@ -18,6 +18,7 @@ import readers.download
 from readers.download import GLOVE_ZIP, NoNetwork, download_glove, download_public
 from readers.records import IMAGE_FOLDER, PUBLIC_JSON
 from readers.vectors import find_embedding
+from tools.summary import main as summary_main
 from utils import UserError, run_main, writable
 
 pytestmark = pytest.mark.usefixtures("no_real_folders")
@@ -218,7 +219,7 @@ def test_no_public_release_to_be_had(release):
     with pytest.raises(NoNetwork, match="answered 503"):
         download_public("unused", log=quiet)
     with pytest.raises(UserError, match="answered 503.*https://osf.io/89kps/"):
-        rad.main(["--download"])
+        summary_main(["--download"])
 
 
 # ---------------------------------------------------------------- GloVe
@@ -242,12 +243,12 @@ def ranges(server):
 
 
 def test_glove_is_downloaded_and_used(tmp_path, stanford, capsys):
-    rad.main(["--download_glove"])
+    summary_main(["--download_glove"])
     path = tmp_path / "data_RAD" / GLOVE_ZIP
     assert str(path) in capsys.readouterr().out
     assert path.read_bytes() == stanford.files[GLOVE_ZIP]
     assert os.listdir(path.parent) == [GLOVE_ZIP] and ranges(stanford) == [None]
-    rad.main(["--download_glove"])  # whole: not fetched again
+    summary_main(["--download_glove"])  # whole: not fetched again
     assert ranges(stanford) == [None]
     lines, data = [], prepare(processed(tmp_path / "d"))
     assert (find_embedding(data, "glove", lines.append)[0][2] == 1).all()
@@ -258,7 +259,7 @@ def test_glove_goes_to_the_cache_when_data_RAD_is_read_only(tmp_path, stanford, 
     monkeypatch.setattr(
         rad, "writable", lambda path: "data_RAD" not in Path(path).parts and writable(path)
     )
-    rad.main(["--download_glove"])
+    summary_main(["--download_glove"])
     assert (tmp_path / "cache" / GLOVE_ZIP).is_file()
     data = prepare(processed(tmp_path / "d"))
     assert find_embedding(data, "glove", quiet)[0].shape == (4, 50)
@@ -285,12 +286,12 @@ def test_glove_download_resumes(tmp_path, stanford, monkeypatch, mode):
 def test_glove_download_stops_and_goes_on_later(tmp_path, stanford):
     body, stanford.cut = stanford.files[GLOVE_ZIP], {GLOVE_ZIP}
     with pytest.raises(UserError, match="stopped at glove.6B.zip.*run the same command again"):
-        rad.main(["--download_glove"])
+        summary_main(["--download_glove"])
     folder = tmp_path / "data_RAD"
     assert os.listdir(folder) == [f"{GLOVE_ZIP}.part"]
     assert (folder / f"{GLOVE_ZIP}.part").stat().st_size > len(body) * 0.6
     stanford.cut = set()
-    rad.main(["--download_glove"])
+    summary_main(["--download_glove"])
     assert (folder / GLOVE_ZIP).read_bytes() == body
 
 
@@ -315,11 +316,11 @@ def test_no_glove_to_be_had(tmp_path, stanford, capsys, monkeypatch):
         download_glove(tmp_path / "new", log=quiet)
     stanford.mode = "away"
     with pytest.raises(UserError, match="answered 503.*get.*GloVe from"):
-        rad.main(["--download_glove"])
+        summary_main(["--download_glove"])
     monkeypatch.setattr(readers.download, "GLOVE_URL", f"http://127.0.0.1:9/{GLOVE_ZIP}")
     capsys.readouterr()
     with pytest.raises(SystemExit) as left:
-        run_main(lambda: rad.main(["--download_glove"]))
+        run_main(lambda: summary_main(["--download_glove"]))
     output = capsys.readouterr()
     assert left.value.code == 2 and not output.out
     assert output.err.count("\n") == 1 and "nothing was downloaded" in output.err

@@ -1,4 +1,4 @@
-"""Two runs on the same questions: paired bootstrap over images, McNemar's test."""
+"""Tables on the screen: the scores of a run, and two runs compared on the same questions."""
 
 import math
 
@@ -7,6 +7,24 @@ import numpy as np
 from readers.results import read_predictions
 from scores import GROUPS, PROTOCOLS, in_group, interval, protocol
 from utils import UserError
+
+
+def format_table(results, uncertain):
+    """The table that test.py prints: open, closed, all in percent, with interval and ceiling.
+
+    results: {protocol's name: `table(...)`}; uncertain: {protocol's name: `intervals(...)`}.
+    """
+    order = ("OPEN", "CLOSED", "ALL")
+    lines = [f"{'':18}    open  closed     all  ceiling   questions (open, closed)"]
+    for name, scores in results.items():
+        cells = [f"{scores[group]['score_percent']:>7.1f}" for group in order]
+        opened, closed, every = (scores[group]["count"] for group in order)
+        ceiling = scores["ALL"]["real_percent"]
+        lines.append(f"{name:18} {' '.join(cells)} {ceiling:>8.1f}   {every} ({opened}, {closed})")
+        spans = [uncertain[name][group] for group in order]
+        cells = [f"{span[0]:.0f}-{span[1]:.0f}" if span else "" for span in spans]
+        lines.append(f"{'  95% interval':18} {' '.join(f'{cell:>7}' for cell in cells)}")
+    return "\n".join(lines)
 
 
 def mcnemar(only_a, only_b):

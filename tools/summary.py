@@ -1,8 +1,12 @@
-"""The content of a prepared data set, in lines of text."""
+"""dataset_RAD.py's command line: downloads, and the content of a data set in lines of text."""
 
+import argparse
 from collections import Counter
 
+from dataset_RAD import data_home, find_data, training_questions
+from readers.download import GLOVE_URL, NoNetwork, download_glove, download_public
 from text_rules import QUESTION_LEN
+from utils import UserError
 
 
 def summary(data, clean):
@@ -56,3 +60,26 @@ def _ceiling(split, training, test):
         if part
     ]
     return f"highest possible score, {split} split: {', '.join(shares)}"
+
+
+def main(arguments=None):
+    """Command line: prepare the data set and print its content, or only download."""
+    parser = argparse.ArgumentParser(description="Prepare VQA-RAD and print its content.")
+    add = parser.add_argument
+    add("--RAD_dir", metavar="DIR", help="folder with VQA-RAD (default: data_RAD, or a download)")
+    add("--download", action="store_true", help="only fetch the public release")
+    add("--download_glove", action="store_true", help="only fetch GloVe (glove.6B.zip, 0.8 GB)")
+    options = parser.parse_args(arguments)
+    try:
+        if options.download:
+            print(f"VQA-RAD, public release: {download_public(data_home() / 'public')}")
+        if options.download_glove:
+            print(f"GloVe 6B: {download_glove(data_home())}")
+    except NoNetwork as error:
+        raise UserError(
+            f"nothing was downloaded ({error}); try again with a network, or get VQA-RAD from "
+            f"https://osf.io/89kps/ and GloVe from {GLOVE_URL}"
+        ) from None
+    if not (options.download or options.download_glove):
+        data = find_data(options.RAD_dir)
+        print("\n".join(summary(data, training_questions(data, "clean"))))
