@@ -119,20 +119,20 @@ def prepare(folder, *, log=print):
         sources += [image_folder / name for name in names]
     digest = prepared.source_digest(sources)
 
-    prepared_folder, current = prepared.choose_prepared(folder, digest, len(names), dictionary, answers)
+    home, current = prepared.choose_prepared(folder, digest, len(names), dictionary, answers)
     if not current:
         count = f"{len(train) + len(test):,} questions and {len(names)} images"
-        log(f"Preparing {count} of {folder} in {prepared_folder}")
+        log(f"Preparing {count} of {folder} in {home}")
         if from_pickle:
             images = archive_images(folder, names)
         else:
             images = read_images(folder, image_folder, names)
-        prepared.write_prepared(prepared_folder, images, names, digest, dictionary, answers)
+        prepared.write_prepared(home, images, names, digest, dictionary, answers)
     train, test = _make_questions(train, test, names, dictionary, answers)
     phantom = (folder / PHANTOM_MARK).is_file()
     title = "phantom set" if phantom else NAMES[kind]
-    lists, path = (dictionary, answers, names, train, test), prepared_folder / H5_NAME
-    return RadData(title, phantom, digest, folder, prepared_folder, *lists, path)
+    lists, path = (dictionary, answers, names, train, test), home / H5_NAME
+    return RadData(title, phantom, digest, folder, home, *lists, path)
 
 
 def _make_questions(train, test, names, dictionary, answers):

@@ -362,8 +362,8 @@ def main():
     for name in (*trained, *(() if single else ("image_type",))):
         if pretraining.begun(args.output, name) and not args.resume:
             raise UserError(
-                f"{args.output} holds {name} already: --resume goes on with it; to start anew, move "
-                "it away or name another --output"
+                f"{args.output} holds {name} already: --resume goes on with it; to start anew, "
+                "move it away or name another --output"
             )
     # before anything takes time
     organ_results.read_results(results_dir)
