@@ -103,15 +103,20 @@ def parse_args(arguments=None, earlier=None):
         "where it is native")  # fmt: skip
     add("--workers", type=int, help="processes that read images (None: 0 on a CPU, else 4)")
     add("--save_every", type=int, default=0, help="keep epoch_N.pth every so many epochs")
-    settings, path = earlier or ({}, None)
-    checkpoints.check_choices(parser, settings, path)
-    own = {name: parser.get_default(name) for name in ("organ", "output", "resume")}
-    parser.set_defaults(**settings | own)  # each call has its own organ and folder
+    if earlier:
+        (settings, path), own = earlier, ("organ", "output", "resume")  # own: of each call
+        settings = {name: value for name, value in settings.items() if name not in own}
+        checkpoints.use_settings(parser, settings, path, check)
     args = parser.parse_args(arguments)
+    check(args)
+    return args
+
+
+def check(args):
+    """Raise UserError for a number out of range, or a file in place of a folder."""
     least = [("batch_size", 2), ("num_hid", 1), ("epochs", 1)]
     least += [(name, 0) for name in ("workers", "save_every", "warmup")]
     utils.check_arguments(args, ("lr", "clip_norm", "encoder_rate"), ("output", "results"), least)
-    return args
 
 
 def settings_of_run(args, kept, path, arguments=None):

@@ -77,11 +77,19 @@ def parse_args(arguments=None):
     parser = make_parser(first)
     parser.set_defaults(**RECIPES[known.recipe])
     if kept:
-        checkpoints.check_choices(parser, kept["settings"], known.output / "last.pth")
-        parser.set_defaults(**kept["settings"] | {"resume": True})
+        settings = {k: v for k, v in kept["settings"].items() if k not in ("output", "resume")}
+        checkpoints.use_settings(parser, settings, known.output / "last.pth", check)
     args = parser.parse_args(arguments)
     if args.loss == "bce":
         args.label_smoothing, args.prior = 0.0, False  # they are for --loss ce
+    check(args)
+    if kept:
+        checkpoints.check_same(args, kept["settings"], set(kept["settings"]) - FREE, args.output)
+    return args, kept
+
+
+def check(args):
+    """Raise UserError for a number out of range, or settings that exclude each other."""
     sizes = [(name, 1) for name in ("question_len", "num_hid", "num_stacks", "gamma", "seeds")]
     sizes += [("batch_size", 2), ("epochs", 1), ("save_every", 0)]
     utils.check_arguments(args, ("lr", "clip_norm"), ("output",), sizes)
@@ -90,9 +98,6 @@ def parse_args(arguments=None):
             raise UserError(f"--{name} {getattr(args, name)}: a share from 0 to below 1 is wanted")
     if args.question_only and args.image_only:
         raise UserError("--question_only and --image_only leave nothing to answer from: name one")
-    if kept:
-        checkpoints.check_same(args, kept["settings"], set(kept["settings"]) - FREE, args.output)
-    return args, kept
 
 
 def make_parser(first):

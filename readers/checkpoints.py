@@ -192,17 +192,27 @@ def is_official(state):
     )
 
 
-def check_choices(parser, settings, path):
-    """Raise UserError for a setting in a checkpoint that no command line could give."""
+def use_settings(parser, settings, path, check):
+    """Make the settings in a checkpoint the defaults of a parser.
+
+    check(args) raises UserError for a number out of range. Raises UserError, naming `path`, for
+    a setting that no command line could give.
+    """
     for action in (action for action in parser._actions if action.dest in settings):
         value = settings[action.dest]
         kinds = {int: int, float: (int, float), Path: str, None: (str, bool)}[action.type]
         wrong = not isinstance(value, kinds) or (isinstance(value, bool) and action.type)
+        wrong = wrong or "\0" in str(value)  # no path may have it
         wrong = wrong or (action.choices and value not in action.choices)
         if value is None:  # only what has no default may stay open
             wrong = parser.get_default(action.dest) is not None
         if wrong:
             raise UserError(f"{path} is damaged: its setting {action.dest} is {str(value)[:40]!r}")
+    parser.set_defaults(**settings)
+    try:
+        check(parser.parse_args([]))
+    except UserError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
 
 
 def settings_of(args):
@@ -317,7 +327,7 @@ def copy_shared_encoder(state):
             "frozen features: train anew, without --input or --resume"
         )
     arguments, weights = state["model_arguments"], dict(state["model"])
-    if arguments["shared"]:
+    if arguments.get("shared"):
         for key, value in state["model"].items():
             if "image.encoders.0." in key:
                 for index in range(1, len(ORGANS)):

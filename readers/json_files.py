@@ -32,7 +32,7 @@ def read_json(path):
 
 def check_version(version, path):
     """Raise UserError for a file of another version of this program, or of no version."""
-    if version != VERSION:
+    if type(version) is not int or version != VERSION:  # a checkpoint may hold a tensor
         raise UserError(
             f"{path} is of version {str(version)[:40]}, and this program reads version {VERSION}: "
             "make it anew, or use the program that wrote it"

@@ -122,7 +122,7 @@ def test_official_command_line():
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--model", "BAN", "--image_only"],
+        ["--model", "BAN", "--image_only", *ONE],
         ["--model", "SAN", "--rnn", "GRU", *ONE],
         "--recipe tuned --question_only --split clean --no-use_spatial --blocks 1".split(),
     ],

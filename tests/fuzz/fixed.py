@@ -103,6 +103,17 @@ def embedding_cases(_):
     yield {"glove.6B.zip": zipped}, "UserError", "deflated 3 GB"
 
 
+def run_cases(_):
+    yield from checkpoint_cases("last.pth", models.STATE)
+    settings = models.STATE["settings"]
+    changes = [("lr", -1.0), ("lr", math.nan), ("lr", "x"), ("batch_size", 1), ("epochs", 0)]
+    changes += [("seed", -1), ("num_hid", 0), ("schedule", "x"), ("image_only", 1)]
+    changes += [("RAD_dir", "a\0b"), ("val_fraction", 1), ("freeze_encoders", None)]
+    for name, value in changes:
+        state = models.STATE | {"settings": settings | {name: value}}
+        yield {"last.pth": saved(state)}, "UserError", f"{name} {value!r}"
+
+
 def checkpoint_cases(file, state):
     contents = [*PICKLES, *(saved(state | {"epoch": code}) for code in CODES)]
     contents.append(repacked(saved(state), "/data/0", BOMB))
@@ -122,6 +133,6 @@ CASES = {
     "dicom": dicom_cases,
     "lists": list_cases,
     "embedding": embedding_cases,
-    "checkpoint": lambda _: checkpoint_cases("last.pth", models.STATE),
+    "checkpoint": run_cases,
     "part": lambda _: checkpoint_cases("best.pth", models.PART),
 }
