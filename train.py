@@ -52,10 +52,9 @@ RECIPES = {
     recipe: {name: values[column] for name, values in DEFAULTS.items()}
     for column, recipe in enumerate(("paper", "tuned"))
 }
-EPOCHS = {"steps": (7, 30), "cosine": (12, 15)}  # with frozen encoders: phantom set, real data
+EPOCHS = {"real": {"steps": 30, "cosine": 15}, "phantom": {"steps": 4, "cosine": 12}}  # frozen
 # arguments that a run which goes on may change
-FREE = {"output", "input", "resume", "gpu", "seeds", "save_every", "compile", "RAD_dir", "epochs"}
-FREE |= {"vqa_init", "mtpt", "encoder", "random_encoders", *weights.MTPT_FILES}
+FREE = {"output", "resume", "gpu", "seeds", "save_every", "compile", "RAD_dir", "epochs"}
 # arguments that must be those of the checkpoint that weights start from
 MODEL = "model rnn num_hid blocks use_spatial num_stacks gamma distmodal gate prior".split()
 
@@ -124,7 +123,7 @@ def make_parser(first):
     add("--image_only", action="store_true", help="blank the questions: another baseline")
     add("--idf", action=flag, help="word vectors times inverse document frequency")
     add("--gate", action=flag, help="add a product of image and question to CMSA's feature")
-    add("--prior", action=flag, help="multiply answers by a question model's; of --loss ce")
+    add("--prior", action=flag, help="multiply answers by a small model's; of --loss ce")
     add = parser.add_argument_group("image encoders").add_argument
     text = "auto: those of MTPT, else ResNet-34 where its ImageNet weights can be had"
     add("--encoder", choices=["auto", *CHANNELS], default="auto", help=text)
@@ -141,7 +140,7 @@ def make_parser(first):
     add("--word_dropout", type=float, help="share of word-vector numbers left out, in [0, 1)")
     add("--schedule", choices=list(engine.RATES), help="steps: the paper's; cosine: down to 0")
     add("--input", type=Path, help="checkpoint that the weights start from")
-    text = "None: 80; frozen encoders 30, or 15 with the cosine schedule; phantom set 7 or 12"
+    text = "None: 80; frozen encoders 30, or 15 with the cosine schedule; phantom set 4 or 12"
     add("--epochs", type=int, help=text)
     add("--batch_size", type=int, help="questions a step")
     add("--lr", type=float, default=0.005, help="base rate of Adamax; the peak is twice this")
@@ -232,6 +231,22 @@ def old_model(args, kept, path, data, frozen):
     return model, arguments, kept["start"]
 
 
+def loss_function(model, inputs, args, device, precision):
+    """The loss of a step: loss_of(batch), as engine.Trainer wants it, of a list of Question."""
+
+    def loss_of(batch):
+        tokens, labels, organs = engine.collate(batch, device)  # (B, 12), (B,), (B,)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            result = model(questions=tokens, **inputs([q.image for q in batch]))
+        loss = engine.vqa_loss(result, labels, organs, args.loss, args.label_smoothing)
+        if isinstance(result, PriorOutput):
+            extra = engine.answer_loss(result.prior_logits, labels, args.loss, args.label_smoothing)
+            loss = loss + extra / len(labels)
+        return loss, (result.logits.argmax(1) == labels).sum(), len(batch)
+
+    return loss_of
+
+
 def validation_scores(model, questions, inputs, device, precision):
     """(score, {"val_score", "val_open", "val_closed"}): shares of right answers."""
     probabilities = engine.predict(model, questions, inputs, device, precision)
@@ -271,7 +286,8 @@ def main():
     frozen = device.type == "cpu" if args.freeze_encoders is None else args.freeze_encoders
     args.freeze_encoders = frozen
     precision = utils.choose_precision(args.precision, device)
-    args.epochs = args.epochs or (EPOCHS[args.schedule][not data.phantom] if frozen else 80)
+    usual = EPOCHS["phantom" if data.phantom else "real"][args.schedule] if frozen else 80
+    args.epochs = args.epochs or usual
     if kept and (planned := kept["settings"]["epochs"]) != args.epochs:
         log(f"NOTE: the run was planned for {planned} epochs; those to come have other rates")
     if kept and kept["data"]["digest"] != data.digest:
@@ -308,15 +324,7 @@ def main():
     trained = parallel.wrap(model, args.compile)
     optimizer = torch.optim.Adamax([p for p in model.parameters() if p.requires_grad], lr=args.lr)
 
-    def loss_of(batch):  # batch: a list of Question
-        tokens, labels, organs = engine.collate(batch, device)  # (B, 12), (B,), (B,)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            result = trained(questions=tokens, **inputs([q.image for q in batch]))
-        loss = engine.vqa_loss(result, labels, organs, args.loss, args.label_smoothing)
-        if isinstance(result, PriorOutput):
-            extra = engine.answer_loss(result.prior_logits, labels, args.loss, args.label_smoothing)
-            loss = loss + extra / len(labels)
-        return loss, (result.logits.argmax(1) == labels).sum(), len(batch)
+    loss_of = loss_function(trained, inputs, args, device, precision)
 
     # the run's folder
     checkpoint = arguments | {"settings": checkpoints.settings_of(args), "data": data.about()}

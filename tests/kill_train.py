@@ -28,7 +28,7 @@ from train import RECIPES  # noqa: E402
 
 # a run of some seconds
 OPTIONS = "--epochs 10 --num_hid 32 --question_len 5 --batch_size 64 --val_fraction 0.1".split()
-OPTIONS += "--encoder efficientnet_lite0 --no-mtpt --gpu -1".split()
+OPTIONS += "--encoder efficientnet_lite0 --no-mtpt --no-distmodal --gpu -1".split()
 
 
 def command(output, *options):

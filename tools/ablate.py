@@ -25,8 +25,8 @@ from base_model import CHANNELS, ImageSide, VQAOutput
 from classifier import AnswerClassifier
 from dataset_RAD import find_data, split_validation, training_questions
 from engine import RATES, batches, collate, train_step, vqa_loss
-from extras import idf_weights
-from features import mean_cells, model_inputs
+from extras import idf_weights, mean_cells
+from features import model_inputs
 from language_model import QuestionEncoder, WordEmbedding
 from readers.checkpoints import load_part
 from readers.vectors import find_embedding

@@ -16,8 +16,7 @@ import train
 from attention import CMSA, spatial_features
 from base_model import CHANNELS
 from dataset_RAD import split_validation, training_questions
-from engine import Trainer, answer_loss, batches, collate, predict, train_step, vqa_loss
-from extras import PriorOutput
+from engine import Trainer, batches, collate, predict, train_step
 from utils import choose_precision, set_seed
 
 WORDS, ANSWERS, QUESTION = 1177, 458, 12  # of the real training split; tokens of a question
@@ -119,22 +118,16 @@ def make_model(args, frozen, data, recipe="paper"):
 
 
 def loss_function(args, made, inputs, dtype):
-    """loss_of(batch) of a Trainer, as in train.py. made: what `make_model` gives."""
-    (model, _, settings), device = made, torch.device(args.device)
-    kind, smoothing = settings.loss, settings.label_smoothing
+    """train.py's loss_of(batch) at a --dtype. made: what `make_model` gives."""
+    model, _, settings = made
+    device, precision = torch.device(args.device), PRECISION[dtype]
+    loss_of = train.loss_function(model, inputs, settings, device, precision)
 
-    def loss_of(batch):
-        tokens, labels, organs = collate(batch, device)
-        seen = inputs([q.image for q in batch])
-        with precision_of(args, dtype):
-            result = model(questions=tokens, **seen)
-        loss = vqa_loss(result, labels, organs, kind, smoothing)
-        if isinstance(result, PriorOutput):
-            extra = answer_loss(result.prior_logits, labels, kind, smoothing)
-            loss = loss + extra / len(labels)
-        return loss, (result.logits.argmax(1) == labels).sum(), len(batch)
+    def run(batch):
+        choose_precision(precision, device)  # cases of other precisions took turns
+        return loss_of(batch)
 
-    return loss_of
+    return run
 
 
 def random_questions(size):

@@ -68,6 +68,11 @@ def edited_lines(content, read, write):
     return rows.map(lambda rows: "\n".join(map(write, rows)).encode("utf-8", "surrogatepass"))
 
 
+def join_row(row):
+    """A row of a text list, with tabs."""
+    return "\t".join(map(str, row if isinstance(row, list) else [row]))
+
+
 def in_own_form(suffix, content):
     """Hostile content in the form that the suffix of a file tells. Raises for another form."""
     if suffix == ".json":
@@ -75,8 +80,7 @@ def in_own_form(suffix, content):
     if suffix == ".jsonl":
         return edited_lines(content, json.loads, json.dumps)
     if suffix == ".txt":
-        row = lambda row: "\t".join(map(str, row if isinstance(row, list) else [row]))  # noqa: E731
-        return edited_lines(content, str.split, row)
+        return edited_lines(content, str.split, join_row)
     if suffix == ".png":
         return PICTURE | st.builds(resized, PICTURE, SIDE, SIDE) | PICTURE.flatmap(mutated)
     if suffix == ".dcm":
