@@ -270,10 +270,7 @@ class CMSA(nn.Module):
 
 
 class NormedLinear(nn.Sequential):
-    """Dropout, a Linear layer with one weight-norm scale for its matrix, ReLU (BAN's block).
-
-    `dropout` 0 and `relu` False leave out their layer, not their place.
-    """
+    """Dropout, a Linear layer with one weight-norm scale for its matrix, ReLU (BAN's block)."""
 
     def __init__(self, size_in, size_out, dropout=0.0, relu=True):
         linear = weight_norm(nn.Linear(size_in, size_out), dim=None)

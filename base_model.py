@@ -104,10 +104,7 @@ def make_encoder(name):
 
 
 def make_adapter(name):
-    """A 1x1 convolution, BN and ReLU from an encoder's map to 512 channels.
-
-    ResNet-34 has 512 and gets an identity.
-    """
+    """A 1x1 convolution, BN, ReLU from an encoder's map to 512 channels, which ResNet-34 has."""
     if CHANNELS[name] == VISUAL_DIM:
         return nn.Identity()
     convolution = nn.Conv2d(CHANNELS[name], VISUAL_DIM, 1, bias=False)

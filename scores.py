@@ -5,9 +5,7 @@
 A score is 1 if the arg-max answer equals the normalised ground truth.
 """
 
-import argparse
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 
@@ -172,13 +170,9 @@ def breakdown(predictions):
 
 
 def main(arguments=None):
-    from tools.compare import compare_files
+    from tools import compare
 
-    parser = argparse.ArgumentParser(description="Compare two runs on the same questions.")
-    parser.add_argument("A", type=Path, help="results folder, or predictions.json")
-    parser.add_argument("B", type=Path, help="the other one")
-    args = parser.parse_args(arguments)
-    compare_files(args.A, args.B)
+    compare.main(arguments)
 
 
 if __name__ == "__main__":

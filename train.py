@@ -341,9 +341,8 @@ def main():
         trainer.restore(kept, output / "last.pth")
     numbers = f"{len(train)} training and {len(val)} validation questions, {data.ntoken} words"
     log(f"{data.name} ({data.digest}), {args.split} split: {numbers}, {data.num_answers} answers")
-    numbers = f"{sum(p.numel() for p in model.parameters()):,} parameters"
-    how = "frozen" if frozen else "trained"
-    log(f"encoders: {description}, {how}; {device}, {precision}; {numbers}")
+    how, size = "frozen" if frozen else "trained", sum(p.numel() for p in model.parameters())
+    log(f"encoders: {description}, {how}; {device}, {precision}; {size:,} parameters")
 
     validate = partial(validation_scores, model, val, inputs, device, precision)
     with trainer.running():
@@ -355,8 +354,7 @@ def main():
     if held:
         held.close()
     parallel.end()
-    script, folder = HERE / "test.sh", output.resolve()
-    log(f"done. Next: {shlex.quote(str(script))} --input {shlex.quote(str(folder))}")
+    log(f"done. Next: {shlex.join([str(HERE / 'test.sh'), '--input', str(output.resolve())])}")
 
 
 if __name__ == "__main__":

@@ -51,6 +51,8 @@ def write_rows(path, name, rows, count, digest, names=(), attributes=None):
 
 def is_current(path, name, count, digest):
     """True when `write_rows` wrote the file from this digest and its content is unchanged."""
+    if not Path(path).is_file():  # it may be a pipe, which never ends
+        return False
     # what h5py raises for damaged files, and for files with other things in them
     errors = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
     with contextlib.suppress(*errors):

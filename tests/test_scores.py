@@ -11,13 +11,13 @@ from dataset_RAD import Question
 from scores import (
     breakdown,
     entry,
-    format_table,
     intervals,
     near_identical,
     prediction_rows,
     protocol,
     table,
 )
+from tools.compare import format_table
 
 
 def prediction(correct, answer_type="OPEN", phrase="freeform", **fields):

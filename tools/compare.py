@@ -1,6 +1,8 @@
 """Tables on the screen: the scores of a run, and two runs compared on the same questions."""
 
+import argparse
 import math
+from pathlib import Path
 
 import numpy as np
 
@@ -84,3 +86,12 @@ def compare_files(a, b):
                 f"{row['only first right']:>10}, {row['only second right']:<8} "
                 f"{row['mcnemar p']:>9.4f}"
             )
+
+
+def main(arguments=None):
+    """The command line of scores.py: compare two runs."""
+    parser = argparse.ArgumentParser(description="Compare two runs on the same questions.")
+    parser.add_argument("A", type=Path, help="results folder, or predictions.json")
+    parser.add_argument("B", type=Path, help="the other one")
+    args = parser.parse_args(arguments)
+    compare_files(args.A, args.B)

@@ -18,14 +18,14 @@ from utils import HERE, PHANTOM_MARK, run_main, write_json
 MARK = "Drawings, not radiology: made by phantom_RAD.py"
 SOURCES = [__file__, *(m.__file__ for m in (phantom_draw, phantom_questions, phantom_scenes))]
 BANNER = """
-+------------------------------------------------------------------------------------------------+
++----------------------------------------------------------------------------------------------+
   THE PHANTOM SET IS IN USE: simple drawings with made-up questions, in {folder}
   It shows that the program works. Scores on it mean nothing for radiology, and no published
   number compares with them. For real results put VQA-RAD (https://osf.io/89kps/) into
   {home}:
     'VQA_RAD Dataset Public.json' and 'VQA_RAD Image Folder/' (the public release), or
     trainset.json, testset.json and images/ (the processed split); or name its folder by --RAD_dir.
-+------------------------------------------------------------------------------------------------+"""
++----------------------------------------------------------------------------------------------+"""
 
 
 def draw(folder, seed=0, images=320):
