@@ -21,10 +21,7 @@ SAVE_SECONDS = 300  # between two checkpoints within an epoch
 
 
 def step_rate(epoch, epochs, base):
-    """The paper's rate of an epoch (docs/METHOD.md section 3).
-
-    Four epochs warm up to twice the base rate; from epoch 10 on it is x 0.75 now and then.
-    """
+    """The paper's: warm-up over four epochs; x 0.75 at 10, then each (epochs - 10) // 5 epochs."""
     if epoch < 4:
         return base * (0.5, 1.0, 1.5, 2.0)[epoch]
     step = max(1, (epochs - 10) // 5)
@@ -32,10 +29,7 @@ def step_rate(epoch, epochs, base):
 
 
 def cosine_rate(epoch, epochs, base):
-    """The tuned recipe's rate: up to twice the base rate, then half a cosine down to almost 0.
-
-    The peak is the fourth epoch, or lies at a third of a short run.
-    """
+    """The tuned recipe's: peak in epoch 4 or at a third, then half a cosine down to almost 0."""
     peak = min(3, (epochs - 1) // 3)
     if epoch <= peak:
         return 2 * base * (epoch + 1) / (peak + 1)
@@ -212,7 +206,8 @@ class Trainer:
         keep = save_every and (epoch + 1) % save_every == 0
         if (epoch + 1) % every and epoch + 1 < epochs and not keep:
             return
-        score, extra = validate() if validate else (None, {})
+        # the first one's, so that all processes do the same
+        score, extra = all_gather(validate() if validate else (None, {}))[0]
         row |= extra | {"seconds": round(time.perf_counter() - self.began, 2)}
         is_best = score is None or score >= self.best
         if score is not None and is_best:

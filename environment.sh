@@ -7,7 +7,8 @@ root=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 list=${1:-requirements.txt}
 venv="$root/.venv"
 stamp="$venv/.$list"
-if ! cmp -s "$root/$list" "$stamp" || ! "$venv/bin/python" -c "" 2>/dev/null; then
+if ! cmp -s "$root/$list" "$stamp" || ! "$venv/bin/python" -c "" 2>/dev/null ||
+    ! cmp -s "$root/requirements.txt" "$venv/.requirements.txt"; then
     base=${PYTHON:-python3}
     if ! command -v "$base" >/dev/null ||
         ! "$base" -c 'import sys; sys.exit(sys.version_info < (3, 10))'; then

@@ -33,7 +33,7 @@ def to_float(images):
 
 
 def send(tensor, device):
-    """A tensor of the CPU on `device`; to a GPU from pinned memory, so that the copy is no wait."""
+    """A tensor of the CPU on `device`; to a GPU from pinned memory, so the copy does not block."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -66,7 +66,7 @@ class Inputs:
     """The model's inputs for rows of images: `inputs(rows)` -> keyword arguments of its forward.
 
     {"images": (B, 3, 224, 224), "maps": (B, E, width, 7, 7), "organ_logits": (B, 3)}.
-    maps: HDF5 dataset or tensor of frozen encoders' maps, in place of the encoders.
+    maps: HDF5 dataset of frozen encoders' maps, in place of the encoders.
     organ_logits: (N, 3) of all images, in place of a frozen image-type classifier.
     Images are read if either is not cached. A GPU with enough room holds all of them at once.
     With `blank` every input is zero: the question-only baseline.

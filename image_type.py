@@ -5,7 +5,6 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from features import ImageStore, to_float
 from utils import ORGANS
 
 
@@ -39,6 +38,8 @@ def image_organs(questions):
 
 def image_reader(data, device):
     """read(rows) -> normalised images (B, 3, 224, 224) of a prepared data set, on the device."""
+    from features import ImageStore, to_float  # above this file: base_model imports it
+
     store = ImageStore(data.images_path)
     return lambda rows: to_float(store[list(rows)].to(device))
 
@@ -47,8 +48,8 @@ def train_image_type(classifier, read, labels, device, seed, epochs=8):
     """Train the image-type classifier alone, in place; it ends in eval mode.
 
     labels: {key of an image: its organ}; read(keys) -> images (B, 3, 224, 224) on the device.
-    An epoch has as many images of every organ, at most 300: images of an organ with fewer are
-    drawn more often.
+    An epoch has as many images of every organ, at most 300: organs with fewer images
+    repeat them.
     """
     by_organ = [[key for key in labels if labels[key] == organ] for organ in range(len(ORGANS))]
     each = min(300, max(map(len, by_organ)))

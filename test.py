@@ -67,7 +67,7 @@ def load_model(path, args):
     has = {"model": model.fusion, "rnn": type(model.q_emb.rnn).__name__, "split": split}
     for name, value in has.items():
         if getattr(args, name) not in (None, value):
-            raise UserError(f"{path} has the {name} {value}, --{name} {getattr(args, name)} not")
+            raise UserError(f"{path} has {name} {value}, not --{name} {getattr(args, name)}")
     return model, kept, state.get("epoch")
 
 
@@ -145,7 +145,7 @@ def main():
     log(f"training lacks {len(unknown)} words of the test questions and {lost} answers")
     if data.phantom:
         log("PHANTOM DATA: these scores say that the program works, and nothing about radiology.")
-    from tools.report import make_report  # needs jinja2 and matplotlib
+    from tools.report import make_report  # needs jinja2
 
     make_report(output, data, model, inputs)
     log(f"written: {output}/ (report.html, results.json, results_all.json, predictions.json)")

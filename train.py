@@ -55,7 +55,7 @@ RECIPES = {
 EPOCHS = {"real": {"steps": 30, "cosine": 15}, "phantom": {"steps": 4, "cosine": 12}}  # frozen
 # arguments that a run which goes on may change
 FREE = {"output", "resume", "gpu", "seeds", "save_every", "compile", "RAD_dir", "epochs"}
-# arguments that must be those of the checkpoint that weights start from
+# arguments that must match the checkpoint of --input
 MODEL = "model rnn num_hid blocks use_spatial num_stacks gamma distmodal gate prior".split()
 
 
@@ -69,15 +69,18 @@ def parse_args(arguments=None):
     add("--recipe", choices=list(RECIPES), default="paper", help="the set of defaults")
     add("--resume", action="store_true", help="go on with the run in --output, as it began")
     add("--output", type=Path, help="folder to write (None: saved_models/ and a name of its own)")
+    add("--seeds", type=int, default=1, help="train and evaluate with so many seeds")
     known, _ = first.parse_known_args(arguments)
     if known.resume and not known.output:
         raise UserError("--resume needs --output, the folder of the run that is to go on")
-    kept = checkpoints.read_checkpoint(known.output / "last.pth") if known.resume else None
+    # several seeds have folders of their own
+    last = known.output / "last.pth" if known.resume and known.seeds == 1 else None
+    kept = checkpoints.read_checkpoint(last) if last else None
     parser = make_parser(first)
     parser.set_defaults(**RECIPES[known.recipe])
     if kept:
         settings = {k: v for k, v in kept["settings"].items() if k not in ("output", "resume")}
-        checkpoints.use_settings(parser, settings, known.output / "last.pth", check)
+        checkpoints.use_settings(parser, settings, last, check)
     args = parser.parse_args(arguments)
     if args.loss == "bce":
         args.label_smoothing, args.prior = 0.0, False  # they are for --loss ce
@@ -107,7 +110,7 @@ def make_parser(first):
     add = parser.add_argument_group("data").add_argument
     add("--RAD_dir", "--data_dir", type=Path, help="VQA-RAD, in one of its three forms")
     add("--split", choices=["official", "clean"], default="official", help="clean: no leak")
-    add("--val_fraction", type=float, help="share of questions that chooses the epoch; 0: none")
+    add("--val_fraction", type=float, help="share of questions held out to choose the epoch")
     add("--question_len", type=int, default=QUESTION_LEN, help="words kept of a question")
     add = parser.add_argument_group("model").add_argument
     add("--model", choices=["CMSA", "BAN", "SAN"], default="CMSA", help="fusion")
@@ -127,7 +130,7 @@ def make_parser(first):
     add = parser.add_argument_group("image encoders").add_argument
     text = "auto: those of MTPT, else ResNet-34 where its ImageNet weights can be had"
     add("--encoder", choices=["auto", *CHANNELS], default="auto", help=text)
-    add("--distmodal", action=flag, default=True, help="an encoder an organ, mixed by image type")
+    add("--distmodal", action=flag, default=True, help="one encoder per organ, mixed by image type")
     add("--freeze_encoders", action=flag, help="compute feature maps once (None: on a CPU)")
     add("--random_encoders", action="store_true", help="start from random weights")
     add("--mtpt", action=flag, default=True, help="use what pretrain.py left in saved_models/MTPT")
@@ -141,12 +144,11 @@ def make_parser(first):
     add("--schedule", choices=list(engine.RATES), help="steps: the paper's; cosine: down to 0")
     add("--input", type=Path, help="checkpoint that the weights start from")
     text = "None: 80; frozen encoders 30, or 15 with the cosine schedule; phantom set 4 or 12"
-    add("--epochs", type=int, help=text)
+    add("--epochs", "--epoch", type=int, help=text)
     add("--batch_size", type=int, help="questions a step")
     add("--lr", type=float, default=0.005, help="base rate of Adamax; the peak is twice this")
     add("--clip_norm", type=float, default=0.25, help="gradient norm, over all parameters")
-    add("--seed", type=int, default=0, help="of everything random")
-    add("--seeds", type=int, default=1, help="train and evaluate with so many seeds")
+    add("--seed", type=int, default=0, help="random seed")
     add("--gpu", type=int, help="CUDA device, -1 for the CPU (None: the first GPU if any)")
     text = "auto: bf16 where it is native"
     add("--precision", choices=["auto", "float32", "bf16"], default="auto", help=text)
@@ -156,10 +158,12 @@ def make_parser(first):
 
 
 def recipe_of(args):
-    """(the recipe's name, {setting: value} of what differs from it)."""
-    recipe = RECIPES[args.recipe]
-    changed = {k: getattr(args, k) for k in recipe if recipe[k] not in (None, getattr(args, k))}
-    return args.recipe, changed
+    """(the recipe's name, {setting: value} of what differs from it and is not in a run's name)."""
+    parser = make_parser(argparse.ArgumentParser(add_help=False))
+    usual = vars(parser.parse_args([])) | RECIPES[args.recipe]
+    apart = FREE | {"seed", "split", "model", "question_only", "image_only", "precision"}
+    names = [name for name in usual if name not in apart and usual[name] is not None]
+    return args.recipe, {k: getattr(args, k) for k in names if getattr(args, k) != usual[k]}
 
 
 def run_name(args):
@@ -210,22 +214,25 @@ def new_model(args, data, frozen):
         checkpoints.load_part(model.image.image_type, part["state"], str(part["path"]))
         description += f"; image type from {part['path']}"
     if args.vqa_init:
-        description += f"; {weights.start_language(model, args.vqa_init, data.dictionary)}"
-    return (
-        model,
-        {"model_arguments": model_arguments, "prior_arguments": prior_arguments},
-        description,
-    )
+        vqa_model = model.model if args.prior else model
+        description += f"; {weights.start_language(vqa_model, args.vqa_init, data.dictionary)}"
+    arguments = {"model_arguments": model_arguments, "prior_arguments": prior_arguments}
+    return model, arguments, description
 
 
 def old_model(args, kept, path, data, frozen):
     """The model of a checkpoint that training starts from; returns what `new_model` does."""
     checkpoints.check_sizes(kept, path)
     checkpoints.check_vocabulary(kept, data, path)
-    if args.input:
-        checkpoints.check_same(args, kept["settings"], MODEL, path)
     kept = kept if frozen else checkpoints.copy_shared_encoder(kept)
     arguments = {name: kept[name] for name in ("model_arguments", "prior_arguments")}
+    if not args.resume:  # loss and dropout are this run's, all other things the checkpoint's
+        checkpoints.check_same(args, kept["settings"], MODEL, path)
+        encoder, dropout = arguments["model_arguments"]["encoder"], args.word_dropout
+        if args.encoder not in ("auto", encoder):
+            raise UserError(f"--encoder {args.encoder}: {path} has {encoder}; leave it out")
+        arguments = {k: v and v | {"word_dropout": dropout} for k, v in arguments.items()}
+        arguments["model_arguments"]["softmax"] = args.loss == "ce"
     model = checkpoints.build(**arguments)
     checkpoints.load_part(model, kept["model"], str(path))
     return model, arguments, kept["start"]
@@ -269,8 +276,6 @@ def main():
         return train_seeds(args, run_name(args))
     device = utils.choose_device(parallel.begin(args.gpu))
     output = args.output or HERE / "saved_models" / run_name(args)
-    if (output / "last.pth").exists() and not kept:
-        raise UserError(f"{output} holds a run already: name another --output, or --resume")
     recipe, changed = recipe_of(args)
     log(f"{args.model}, recipe {recipe}{f', changed: {changed}' if changed else ''}; {output}")
 
@@ -286,15 +291,17 @@ def main():
     frozen = device.type == "cpu" if args.freeze_encoders is None else args.freeze_encoders
     args.freeze_encoders = frozen
     precision = utils.choose_precision(args.precision, device)
-    usual = EPOCHS["phantom" if data.phantom else "real"][args.schedule] if frozen else 80
-    args.epochs = args.epochs or usual
+    usual = EPOCHS["phantom" if data.phantom else "real"][args.schedule]
+    args.epochs = args.epochs or (usual if frozen or data.phantom else 80)
     if kept and (planned := kept["settings"]["epochs"]) != args.epochs:
         log(f"NOTE: the run was planned for {planned} epochs; those to come have other rates")
     if kept and kept["data"]["digest"] != data.digest:
-        raise UserError(f"{output} began with the data of {kept['data']['folder']}: name them")
+        raise UserError(f"{output} began with other data: name {kept['data']['folder']}")
 
     # the model
     held = utils.lock(output) if parallel.is_first() else None
+    if (output / "last.pth").exists() and not kept:
+        raise UserError(f"{output} holds a run already: name another --output, or --resume")
     utils.set_seed(args.seed)
     start = kept or (args.input and checkpoints.read_checkpoint(args.input))
     with parallel.first_alone():

@@ -59,7 +59,7 @@ SCHEMAS = {
     ),
     "image_type": (
         "pretrain.py writes saved_models/MTPT/image_type.pth",
-        {"state": dict, "phantom": bool, "digests": dict},
+        {"encoder": str, "state": dict, "phantom": bool, "digests": dict},
     ),
 }
 SETTINGS = {  # of a run: those that are used after training

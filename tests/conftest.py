@@ -86,6 +86,8 @@ def heeded():
 # a small model on few words of a question: whole runs that take seconds
 SMALL = "--num_hid 32 --question_len 5 --batch_size 64 --gpu -1 --no-mtpt".split()
 SMALL += "--encoder efficientnet_lite0 --precision float32".split()
+CHANGED = {"num_hid": 32, "question_len": 5, "batch_size": 64}  # in the paper's recipe
+CHANGED |= {"mtpt": False, "encoder": "efficientnet_lite0"}
 ENTRY_POINTS = {"train.py": "train", "test.py": "test"}
 
 

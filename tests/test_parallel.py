@@ -1,171 +1,157 @@
-"""Two processes (gloo) do what one does with the same batch: gradients, statistics, losses, scores; only the first one writes."""
+"""parallel.py: two processes (gloo) do what one does with the same batch; the first one writes.
+
+Under torchrun this file is the script of the processes.
+"""
 
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-
-ROOT = Path(__file__).resolve().parent.parent
-
-# Each process takes its share of one batch through a small VQA model; process 0 writes gradients and statistics.
-GRADIENTS = """
-import sys
-sys.path.insert(0, {root!r})
-import torch
+from conftest import ROOT, SMALL, run_script
 from torch import nn
-torch.set_num_threads(1)
+
 import parallel
-from base_model import VQAModel, PretrainingModel
+from base_model import VQAModel
+from decoders import PretrainingModel, pretraining_loss
 from engine import train_step, vqa_loss
-from pretrain import pretraining_loss
-parallel.begin(-1)
-torch.manual_seed(0)
-kind = sys.argv[2]
-if kind == "pretraining":
-    model = PretrainingModel("classification", 3, 20, 8, 32, encoder="efficientnet_lite0")
-else:
-    model = VQAModel("CMSA", 20, 5, 8, 32, encoder="efficientnet_lite0", shared=True, blocks=2)
-model.double().train()
-for module in model.modules():
-    if isinstance(module, nn.Dropout):
-        module.p = 0.0
-    if isinstance(module, nn.BatchNorm1d):
-        nn.init.uniform_(module.weight, 0.5, 1)  # CMSA's start at 0
-for encoder in [model.encoder] if kind == "pretraining" else model.image.encoders:
-    encoder.net._global_params = encoder.net._global_params._replace(drop_connect_rate=0.0)
-if parallel.world()[1] > 1:
-    parallel.synchronise_norms(model)
-images, questions = torch.randn(5, 3, 224, 224, dtype=torch.float64), torch.randint(0, 20, (5, 12))
-labels, organs = torch.tensor([0, 3, -1, 4, 1]), torch.tensor([0, 1, 2, 0, 1])
-rows = parallel.share([[0, 1, 2, 3, 4]])[0]
-trained = parallel.parallel(model)
-output = trained(images[rows], questions[rows])
-loss = pretraining_loss(output, organs[rows], labels[rows].clamp(0, 1)) if kind == "pretraining" else vqa_loss(output, labels[rows], organs[rows])
-part = len(rows) / 5
-(loss * part * parallel.world()[1]).backward()
-total = sum(parallel.everyones(loss.item() * part))
-found = {{"loss": total, "gradients": {{name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}},
-         "buffers": {{name: value.clone() for name, value in model.named_buffers()}}, "curve": []}}
-if kind == "vqa":  # on from here with frozen encoders
-    model.image.freeze()
-    maps, organ_logits = torch.randn(5, 1, 1280, 7, 7, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
-    trained = parallel.parallel(model)
-    optimizer = torch.optim.Adamax([p for p in model.parameters() if p.requires_grad], lr=0.002)
-    for _ in range(6):
-        output = trained(images=None, questions=questions[rows], maps=maps[rows], organ_logits=organ_logits[rows])
+
+
+class SmallEncoder(nn.Sequential):
+    """(B, 3, 224, 224) -> (B, 1280, 7, 7), as EfficientNet-Lite0, with a BN deep within."""
+
+    def __init__(self):
+        norm = nn.BatchNorm2d(8, eps=0.01, momentum=0.3)
+        inner = nn.Sequential(nn.Conv2d(3, 8, 32, stride=32), norm, nn.ReLU())
+        super().__init__(inner, nn.Conv2d(8, 1280, 1))
+
+    def skips(self, images):
+        return [self(images)]
+
+
+def small_model(kind):
+    """A VQA or pre-training model in float64, without dropout."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("base_model", "decoders"):
+            patch.setattr(f"{module}.make_encoder", lambda name: SmallEncoder())
+        if kind == "pretraining":
+            model = PretrainingModel("classification", 3, 20, 8, 32, encoder="efficientnet_lite0")
+        else:
+            model = VQAModel("CMSA", 20, 5, 8, 32, encoder="efficientnet_lite0", shared=True)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, nn.BatchNorm1d):
+            nn.init.uniform_(module.weight, 0.5, 1)  # CMSA's start at 0
+    return model.double().train()
+
+
+def train_part(kind):
+    """This process's part of one batch of 5, by a small model.
+
+    {"loss", "gradients", "buffers", "curve"}; the curve is the loss of six steps of VQA with
+    frozen encoders.
+    """
+    torch.manual_seed(0)
+    model = small_model(kind)
+    images = torch.randn(5, 3, 224, 224, dtype=torch.float64)
+    questions = torch.randint(0, 20, (5, 12))
+    labels, organs = torch.tensor([0, 3, -1, 4, 1]), torch.tensor([0, 1, 2, 0, 1])
+    maps = torch.randn(5, 1, 1280, 7, 7, dtype=torch.float64)
+    organ_logits = torch.randn(5, 3, dtype=torch.float64)
+    if parallel.world()[1] > 1:
+        parallel.synchronise_norms(model)
+    rows = parallel.shard([[0, 1, 2, 3, 4]])[0]
+    part = len(rows) / 5
+
+    def scaled(loss):
+        """The loss whose gradient, averaged over the processes, is the batch's; it is noted."""
+        found["curve"].append(sum(parallel.all_gather(loss.item() * part)))
+        return loss * part * parallel.world()[1]
+
+    found = {"curve": []}
+    trained = parallel.wrap(model)
+    output = trained(images[rows], questions[rows])
+    if kind == "pretraining":
+        loss = pretraining_loss(output, organs[rows], labels[rows].clamp(0, 1))
+    else:
         loss = vqa_loss(output, labels[rows], organs[rows])
-        found["curve"].append(sum(parallel.everyones(loss.item() * part)))
-        train_step(model, optimizer, loss * part * parallel.world()[1], 0.25)
-if parallel.is_first():
-    torch.save(found, sys.argv[1])
-parallel.end()
-"""
+    scaled(loss).backward()
+    named = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    found["gradients"] = {name: gradient.clone() for name, gradient in named.items()}
+    found["buffers"] = {name: value.clone() for name, value in model.named_buffers()}
+    if kind == "vqa":
+        model.image.freeze()
+        trained = parallel.wrap(model)
+        optimizer = torch.optim.Adamax([p for p in model.parameters() if p.requires_grad], lr=0.002)
+        seen = {"maps": maps[rows], "organ_logits": organ_logits[rows]}
+        for _ in range(6):
+            output = trained(images=None, questions=questions[rows], **seen)
+            loss = vqa_loss(output, labels[rows], organs[rows])
+            train_step(model, optimizer, scaled(loss), 0.25)
+    return found
 
 
-def run(count, *command, timeout=400):
-    """A script in one process, or under torchrun in several."""
-    start = [
-        sys.executable,
-        *(
-            ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-            if count > 1
-            else []
-        ),
-    ]
-    return subprocess.run(
+def torchrun(*command):
+    """A script in two processes: the finished command, which must have ended well."""
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
         [*start, *map(str, command)],
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=400,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
+    assert done.returncode == 0, done.stderr[-6000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """{kind: what `train_part` finds} of two processes."""
+    path = tmp_path_factory.mktemp("parallel") / "found.pth"
+    torchrun(__file__, path)
+    return torch.load(path, weights_only=True)
 
 
 @pytest.mark.parametrize("kind", ["vqa", "pretraining"])
-def test_gradients_and_statistics_are_those_of_one_process(kind, tmp_path):
-    """A batch of 5 in shares of 3 and 2, in float64: every gradient and running statistic; of VQA the losses of six steps."""
-    (tmp_path / "script.py").write_text(GRADIENTS.format(root=str(ROOT)))
-    states = []
-    for count in (1, 2):
-        done = run(count, tmp_path / "script.py", tmp_path / f"{count}.pth", kind)
-        assert done.returncode == 0, done.stderr[-2000:]
-        states.append(torch.load(tmp_path / f"{count}.pth", weights_only=True))
-    one, two = states
-    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5) and two["curve"] == pytest.approx(
-        one["curve"], rel=1e-5
-    )
-    assert kind != "vqa" or len(one["curve"]) == 6 and one["curve"][-1] < one["curve"][0]
-    assert set(one["gradients"]) <= set(two["gradients"])
+def test_gradients_and_statistics_are_those_of_one_process(kind, two_processes):
+    """A batch of 5 in shards of 3 and 2: losses, every gradient and every running statistic."""
+    one, two = train_part(kind), two_processes[kind]
+    assert two["curve"] == pytest.approx(one["curve"], rel=1e-5)
+    if kind == "vqa":
+        assert len(one["curve"]) == 7 and one["curve"][-1] < one["curve"][1]
+    assert one["gradients"].keys() <= two["gradients"].keys()
     largest = max(value.abs().max() for value in one["gradients"].values())
     for name, value in one["gradients"].items():
-        assert (two["gradients"][name] - value).abs().max() <= 1e-5 * max(
-            value.abs().max(), 1e-3 * largest
-        ), name
+        bound = 1e-5 * max(value.abs().max(), 1e-3 * largest)
+        assert (two["gradients"][name] - value).abs().max() <= bound, name
     for name, value in one["buffers"].items():
         assert torch.allclose(two["buffers"][name], value, rtol=1e-5, atol=1e-7), name
 
 
 def test_training_with_two_processes(tiny, tmp_path):
-    """train.py under torchrun: the loss of the first epoch of one process at the same batch size, one log, each question scored once."""
-    logs = []
-    for count in (1, 2):
-        done = run(
-            count,
-            ROOT / "train.py",
-            "--RAD_dir",
-            tiny,
-            "--epochs",
-            1,
-            "--num_hid",
-            32,
-            "--gpu",
-            -1,
-            "--encoder",
-            "efficientnet_lite0",
-            "--no-mtpt",
-            "--precision",
-            "float32",
-            "--recipe",
-            "paper",
-            "--blocks",
-            1,
-            "--no-distmodal",
-            "--output",
-            tmp_path / str(count),
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert done.stdout.count("epoch 0 of 0-0") == 1
-        logs.append(
-            [
-                json.loads(line)
-                for line in (tmp_path / str(count) / "log.jsonl").read_text().splitlines()
-            ]
-        )
-    assert (
-        len(logs[1]) == 1
-        and json.loads((tmp_path / "2" / "run.json").read_text())["processes"] == 2
-    )
-    assert logs[1][0]["loss"] == pytest.approx(logs[0][0]["loss"], rel=0.05)  # dropout draws differ
-    model = torch.load(tmp_path / "2" / "best.pth", weights_only=True)["model"]
-    assert set(model) == set(
-        torch.load(tmp_path / "1" / "best.pth", weights_only=True)["model"]
-    )  # no "module." in it
+    """train.py under torchrun: the first epoch's loss is that of one process, with one log."""
+    options = ["--RAD_dir", tiny, "--epochs", 1, *SMALL, "--blocks", 1, "--no-distmodal"]
+    run_script("train.py", *options, "--output", tmp_path / "1")
+    done = torchrun(ROOT / "train.py", *options, "--output", tmp_path / "2")
+    assert done.stdout.count("epoch 0 of 0-0") == 1
+    one, two = ((tmp_path / name / "log.jsonl").read_text().splitlines() for name in "12")
+    assert len(one) == len(two) == 1
+    loss = json.loads(one[0])["loss"]
+    assert json.loads(two[0])["loss"] == pytest.approx(loss, rel=0.05)  # dropout draws differ
+    assert json.loads((tmp_path / "2" / "run.json").read_text())["processes"] == 2
+    one, two = (torch.load(tmp_path / n / "best.pth", weights_only=True)["model"] for n in "12")
+    assert one.keys() == two.keys()  # no "module." in front
 
 
 def test_one_process_alone():
-    import parallel
-
-    assert (
-        parallel.shard([[1, 2, 3], [4]]) == [[1, 2, 3], [4]]
-        and parallel.all_gather(7) == [7]
-        and parallel.is_first()
-    )
-    module = torch.nn.Linear(2, 2)
-    assert parallel.parallel(module) is module and parallel.begin(None) is None
+    assert parallel.shard([[1, 2, 3], [4]]) == [[1, 2, 3], [4]]
+    assert parallel.all_gather(7) == [7] and parallel.is_first()
+    module = nn.Linear(2, 2)
+    assert parallel.wrap(module) is module and parallel.begin(None) is None
     with parallel.first_alone():
         pass
     parallel.end()
@@ -173,16 +159,12 @@ def test_one_process_alone():
 
 def test_synchronised_norm_alone_is_batch_norm():
     """In one process: outputs, gradients and statistics of nn.BatchNorm2d."""
-    import parallel
-
     torch.manual_seed(0)
-    theirs = torch.nn.Sequential(torch.nn.BatchNorm2d(3)).double()
-    ours = torch.nn.Sequential(torch.nn.BatchNorm2d(3)).double()
+    theirs = nn.Sequential(nn.BatchNorm2d(3)).double()
+    ours = nn.Sequential(nn.BatchNorm2d(3)).double()
     parallel.synchronise_norms(ours)
-    assert (
-        type(ours[0]).__name__ == "SyncedBatchNorm"
-        and ours.state_dict().keys() == theirs.state_dict().keys()
-    )
+    assert isinstance(ours[0], parallel.SyncedBatchNorm)
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
     x = torch.randn(4, 3, 5, 5, dtype=torch.float64)
     inputs = [x.clone().requires_grad_() for _ in range(2)]
     outputs = [norm(one) for norm, one in zip((ours, theirs), inputs)]
@@ -190,9 +172,14 @@ def test_synchronised_norm_alone_is_batch_norm():
     for output in outputs:
         (output * torch.arange(300).view(4, 3, 5, 5)).sum().backward()
     assert torch.allclose(inputs[0].grad, inputs[1].grad)
-    assert all(
-        torch.allclose(a, b)
-        for a, b in zip(ours.state_dict().values(), theirs.state_dict().values())
-    )
-    ours.eval(), theirs.eval()
-    assert torch.allclose(ours(x), theirs(x))
+    pairs = zip(ours.state_dict().values(), theirs.state_dict().values())
+    assert all(torch.allclose(a, b) for a, b in pairs)
+    assert torch.allclose(ours.eval()(x), theirs.eval()(x))
+
+
+if __name__ == "__main__":
+    parallel.begin(-1)
+    found = {kind: train_part(kind) for kind in ("vqa", "pretraining")}
+    if parallel.is_first():
+        torch.save(found, sys.argv[1])
+    parallel.end()

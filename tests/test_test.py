@@ -4,7 +4,7 @@ import json
 import pickle
 
 import torch
-from conftest import call, run_script
+from conftest import CHANGED, call, run_script
 
 from dataset_RAD import find_data
 from readers.records import convert_public
@@ -27,7 +27,7 @@ def test_evaluation(run, tiny, tmp_path):
     schema = {"count", "real", "true", "real_percent", "score", "score_percent"}
     assert set(results["ALL"]) == schema
     assert results["data"]["digest"] == data.digest and results["data"]["name"] == "phantom set"
-    assert results["recipe"] == "paper" and results["changed"] == {"batch_size": 64}
+    assert results["recipe"] == "paper" and results["changed"] == CHANGED
     freeform = [row for row in rows if row["phrase_type"] == "freeform"]
     assert results["ALL"]["true"] == sum(row["answer"] == row["truth"] for row in freeform)
     parts = results["OPEN"]["count"] + results["CLOSED"]["count"]

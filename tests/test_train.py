@@ -5,7 +5,7 @@ import os
 
 import pytest
 import torch
-from conftest import SMALL, call, run_script
+from conftest import CHANGED, SMALL, call, run_script
 
 import train
 from base_model import VQAModel
@@ -30,7 +30,7 @@ def test_what_a_run_leaves(run):
     assert names | {"tensorboard"} <= {file.name for file in run.iterdir()}
     about = json.loads((run / "run.json").read_text())
     assert about["data"]["name"] == "phantom set" and about["data"]["digest"]
-    assert about["recipe"] == "paper" and about["changed"] == {"batch_size": 64}
+    assert about["recipe"] == "paper" and about["changed"] == CHANGED
     assert about["settings"]["num_hid"] == 32 and about["settings"]["seed"] == 0
     assert about["versions"]["torch"] == torch.__version__
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
@@ -63,7 +63,7 @@ def test_the_tuned_recipe_goes_on_without_being_named(tiny, tmp_path, fails):
     settings = whole["settings"]
     assert settings == parts["settings"] | {name: settings[name] for name in ("output", "resume")}
     assert (settings["recipe"], settings["val_fraction"], settings["loss"]) == ("tuned", 0.2, "ce")
-    assert whole["changed"] == {"val_fraction": 0.2} and whole["prior_arguments"]
+    assert whole["changed"]["val_fraction"] == 0.2 and whole["prior_arguments"]
     assert same_weights(whole["model"], parts["model"])
     line = fails("train.py", "--output", tmp_path / "parts", "--resume", "--loss", "bce")
     assert "--loss ce (then) and bce (now)" in line
@@ -95,11 +95,33 @@ def test_a_recipe_is_a_set_of_defaults(tmp_path):
     own = settings("--loss", "ce", "--val_fraction", "0.2")
     assert (own.loss, own.schedule, own.val_fraction) == ("ce", "steps", 0.2)
     assert train.recipe_of(own) == ("paper", {"loss": "ce", "val_fraction": 0.2})
+    assert train.recipe_of(settings("--lr", "0.1", "--no-distmodal"))[1] == {
+        "lr": 0.1,
+        "distmodal": False,
+    }
     sigmoid = settings("--recipe", "tuned", "--loss", "bce")
     assert (sigmoid.label_smoothing, sigmoid.prior) == (0, False)
     names = [train.run_name(one) for one in (paper, tuned, own)]
     prefixes = ("CMSA_paper_official_", "CMSA_tuned_official_", "CMSA_paper-changed_official_")
     assert all(name.startswith(prefix) for name, prefix in zip(names, prefixes))
+
+
+def test_several_seeds_go_on_without_a_run_of_their_folder_s_name(tmp_path):
+    args, kept = train.parse_args(["--seeds", "2", "--resume", "--output", str(tmp_path / "a")])
+    assert args.seeds == 2 and args.resume and kept is None
+
+
+def test_weights_of_another_run_take_this_run_s_loss(run, tiny):
+    kept, path = read_checkpoint(run / "best.pth"), run / "best.pth"
+    data = find_data(tiny, log=lambda _: None)
+    options = [*SMALL, "--input", str(path), "--loss", "ce", "--word_dropout", "0.3"]
+    args, _ = train.parse_args(options)
+    model, arguments, _ = train.old_model(args, kept, path, data, True)
+    assert model.softmax and model.w_emb.dropout.p == 0.3
+    assert arguments["model_arguments"]["softmax"] and not kept["model_arguments"]["softmax"]
+    args, _ = train.parse_args([*options, "--encoder", "resnet34"])
+    with pytest.raises(UserError, match="--encoder resnet34"):
+        train.old_model(args, kept, path, data, True)
 
 
 def test_help_shows_the_defaults_of_the_named_recipe(capsys):
