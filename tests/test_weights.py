@@ -1,14 +1,18 @@
-"""readers/weights.py: train.py's use of the files that pretrain.py leaves."""
+"""readers/weights.py: the weights that a new model starts from."""
+
+import socket
+from urllib.error import URLError
 
 import pytest
 import torch
 from helpers import quiet
 
 import train
-from base_model import VQAModel
+from base_model import ImageSide, VQAModel, make_encoder
 from dataset_RAD import find_data
 from readers import weights
-from utils import ORGAN_ENCODERS, UserError
+from readers.checkpoints import save_checkpoint
+from utils import ORGAN_ENCODERS, VERSION, UserError
 
 
 @pytest.fixture
@@ -120,3 +124,133 @@ def test_words_are_matched_by_their_text(pretrained, data):
     for row, word in list(enumerate(dictionary))[::7]:
         expected = before[row] if word == "neverseen" else theirs[part["dictionary"].index(word)]
         assert torch.equal(model.w_emb.emb.weight[row], expected)
+
+
+def save_part(path, **changes):
+    """A pre-trained encoder's file with made-up weights, as pretrain.py writes it."""
+    part = dict(version=VERSION, state={}, encoder="resnet34", adapter=None, phantom=False)
+    part |= dict(compatibility=None, dictionary=[], settings={}) | changes
+    save_checkpoint(path, part)
+    return path
+
+
+@pytest.fixture
+def imagenet(monkeypatch):
+    """Asks for ImageNet weights get the state in this dictionary, None where it has none."""
+    states = {}
+    monkeypatch.setattr(weights, "imagenet_state", states.get)
+    return states
+
+
+def test_imagenet_weights_fit_the_encoder():
+    """EfficientNet-Lite0's lie in a package: they are all of its weights, and no more."""
+    encoder = make_encoder("efficientnet_lite0")
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    state = weights.imagenet_state("efficientnet_lite0")
+    encoder.load_state_dict(state)
+    assert not torch.equal(before["net._conv_stem.weight"], state["net._conv_stem.weight"])
+
+
+def test_without_a_network_there_is_no_resnet(monkeypatch):
+    """The download gives up, and the time limit of later connections is what it was."""
+
+    def refuse(*_, **__):
+        assert socket.getdefaulttimeout() == 10
+        raise URLError("no network")
+
+    models = pytest.importorskip("torchvision.models")
+    monkeypatch.setattr(models.ResNet34_Weights, "get_state_dict", refuse)
+    before = socket.getdefaulttimeout()
+    assert weights.imagenet_state("resnet34") is None and socket.getdefaulttimeout() == before
+
+
+def test_which_imagenet_weights_are_taken(imagenet, capsys):
+    """ResNet-34's, else EfficientNet-Lite0's, else none with a warning; by name only the named."""
+    start = weights.imagenet_start
+    imagenet |= {"resnet34": {"a": 1}, "efficientnet_lite0": {"b": 2}}
+    assert start("auto")[:2] == ("resnet34", {"a": 1})
+    assert start("efficientnet_lite0")[:2] == ("efficientnet_lite0", {"b": 2})
+    assert start("auto", random=True)[:2] == ("resnet34", None)
+    assert capsys.readouterr().out == ""
+    del imagenet["resnet34"]
+    assert start("auto")[:2] == ("efficientnet_lite0", {"b": 2})
+    assert "PyPI instead" in capsys.readouterr().out
+    name, state, description = start("resnet34")
+    assert (name, state) == ("resnet34", None) and "random" in description
+    assert "RANDOM" in capsys.readouterr().out
+
+
+def test_encoders_without_mtpt_files(imagenet):
+    """Three times the ImageNet weights, of the smaller encoder where that is preferred."""
+    imagenet |= {"resnet34": {"a": 1}, "efficientnet_lite0": {"b": 2}}
+    name, parts, _ = weights.choose_encoders({}, "auto", {})
+    assert name == "resnet34" and parts == [{"state": {"a": 1}, "adapter": None}] * 3
+    name, parts, _ = weights.choose_encoders({}, "auto", {}, prefer_lite=True)
+    assert name == "efficientnet_lite0" and parts[2]["state"] == {"b": 2}
+    assert weights.choose_encoders({}, "resnet34", {}, prefer_lite=True)[0] == "resnet34"
+    assert weights.choose_encoders({}, "auto", {}, random=True)[:2] == ("resnet34", None)
+
+
+def test_files_of_two_encoders_are_not_mixed(tmp_path, imagenet, capsys):
+    imagenet["resnet34"] = {"a": 1}
+    for file, encoder in zip(weights.MTPT_FILES.values(), ("resnet34", "efficientnet_lite0") * 2):
+        save_part(tmp_path / file, encoder=encoder, state={"x": torch.zeros(1)})
+    (tmp_path / "image_type.pth").unlink()
+    parts = weights.find_parts({}, tmp_path, False)
+    assert len(parts) == 3 and weights.choose_encoders(parts, "auto", {})[1][0]["state"] == {"a": 1}
+    assert "not used, efficientnet_lite0 and resnet34" in capsys.readouterr().out
+
+
+def test_files_that_hold_no_encoder(tmp_path):
+    """A bare state dict is a ResNet-34's; whatever else is none is named in one line."""
+    path = tmp_path / "a.pth"
+    state = {"conv1.weight": torch.ones(2)}
+    save_checkpoint(path, state)
+    part = weights.load_part_file(path)
+    assert part["encoder"] == "resnet34" and part["adapter"] is None and not part["phantom"]
+    assert part["state"]["conv1.weight"].tolist() == [1, 1]
+    for bad in ({}, {"x": 3}, [1]):
+        save_checkpoint(path, bad)
+        with pytest.raises(UserError, match="a.pth holds no weights of a pre-trained encoder"):
+            weights.load_part_file(path)
+    path.write_bytes(b"PK\x03\x04 not really")
+    with pytest.raises(UserError, match="a.pth is not a checkpoint"):
+        weights.load_part_file(path)
+    with pytest.raises(UserError, match="no such checkpoint: .*none.pth"):
+        weights.load_part_file(tmp_path / "none.pth")
+    for changes in ({"state": {"x": 3}}, {"encoder": None}, {"dictionary": [3]}):
+        with pytest.raises(UserError, match=f"a.pth is damaged: its {next(iter(changes))}"):
+            weights.load_part_file(save_part(path, **changes))
+
+
+def test_weights_of_another_encoder_are_named():
+    image = ImageSide("efficientnet_lite0", shared=True)
+    part = {"state": image.encoders[0].state_dict(), "adapter": image.adapters[0].state_dict()}
+    weights.start_encoders(image, [part] * 3, "here")
+    part["adapter"] = {"0.weight": torch.zeros(1)}
+    with pytest.raises(UserError, match=r"the pre-trained adapter \(here\) does not fit"):
+        weights.start_encoders(image, [part] * 3, "here")
+    part["state"] = {}
+    with pytest.raises(UserError, match=r"abdomen encoder's start \(here\) does not fit"):
+        weights.start_encoders(image, [part] * 3, "here")
+
+
+def test_a_language_side_that_lacks_or_is_damaged(tmp_path):
+    model = VQAModel("CMSA", 3, 2, word_dim=4, hidden=8, encoder=None)
+    theirs = VQAModel("CMSA", 2, 2, word_dim=4, hidden=8, encoder=None, blocks=1).state_dict()
+    good = {"compatibility": theirs, "dictionary": ["is", "it"]}
+
+    def start(**changes):
+        path = save_part(tmp_path / "a.pth", **good | changes)
+        return weights.start_language(model, path, ["it", "was", "is"])
+
+    assert start() == f"question encoder and CMSA from {tmp_path / 'a.pth'}, 2 words"
+    with pytest.raises(UserError, match="a.pth holds no question encoder"):
+        start(compatibility=None)
+    with pytest.raises(UserError, match="a.pth is damaged: its words and its dictionary"):
+        start(dictionary=["is"])
+    table = "w_emb.emb.weight"
+    with pytest.raises(UserError, match="a.pth is damaged: its words and its dictionary"):
+        start(compatibility={key: theirs[key] for key in theirs if key != table})
+    with pytest.raises(UserError, match=r"its fc.bias is \(5,\), ours \(8,\)"):
+        start(compatibility=theirs | {"fc.bias": torch.zeros(5)})
