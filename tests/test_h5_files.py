@@ -1,5 +1,6 @@
 """HDF5 files: a change of any bit is seen or does no harm, and a failed writing leaves nothing."""
 
+import hashlib
 import random
 
 import h5py
@@ -22,7 +23,10 @@ def test_rows_names_and_attributes(tmp_path):
     with h5py.File(path) as file:
         assert np.array_equal(file["images"][:], rows()) and file["images"].chunks == (1, 8, 7, 3)
         assert list(file["names"].asstr()) == names
-        assert dict(file.attrs) == {"source digest": DIGEST.encode(), "size": 7}
+        content = rows().tobytes() + "".join(names).encode()
+        by_hand = hashlib.sha256(content).hexdigest()[:16].encode()
+        digests = {"source digest": DIGEST.encode(), "content digest": by_hand}
+        assert dict(file.attrs) == digests | {"size": 7}
     assert is_current(path, "images", 3, DIGEST)
     assert b"GCOL" not in path.read_bytes()  # HDF5's heap of texts has no checksum
 
@@ -44,6 +48,18 @@ def test_not_current(tmp_path):
         file.attrs["source digest"], file["images"] = np.bytes_(DIGEST), 5
         file.create_group("maps")
     assert not is_current(path, "images", 3, DIGEST) and not is_current(path, "maps", 0, DIGEST)
+
+
+@pytest.mark.parametrize("there, then", [(255, b"\0"), (0, b"\xff")])
+def test_a_lost_sector_is_seen(tmp_path, there, then):
+    """Fletcher-32 alone takes words of zeros for words of ones."""
+    path, images = tmp_path / "x.h5", rows(2, (99, 99, 3))
+    images[:, 40:90] = there
+    write_rows(path, "images", images, 2, DIGEST)
+    content = path.read_bytes()
+    at = content.index(bytes([there]) * 9000) // 2 * 2 + 2048
+    path.write_bytes(content[:at] + then * 4096 + content[at + 4096 :])
+    assert not is_current(path, "images", 2, DIGEST)
 
 
 @pytest.mark.parametrize("count, tries", [(1, 200), (3, 300), (1100, 60)])
