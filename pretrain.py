@@ -9,8 +9,6 @@ Writes saved_models/MTPT/, where train.py finds the encoders, and results/MTPT/.
 
 import argparse
 import functools
-import platform
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -282,9 +280,7 @@ def pretrain_organ(organ_set, data, args, device, results_dir, start_of):
     held = None
     if parallel.is_first():
         held = utils.lock(folder)
-        facts = {"command": sys.argv, "device": str(device), "precision": precision}
-        facts |= {"processes": parallel.world()[1]}
-        facts |= {"versions": {"python": platform.python_version(), "torch": torch.__version__}}
+        facts = utils.run_facts(device, precision, parallel.world()[1])
         utils.write_json(folder / "run.json", about | facts)
     optimizer = make_optimizer(model, args.lr, encoder_rate)
     checkpoint = about | {"dictionary": data.dictionary}

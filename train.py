@@ -9,9 +9,7 @@ Writes saved_models/<run>/: checkpoints, log, settings. docs/METHOD.md says what
 
 import argparse
 import datetime
-import platform
 import shlex
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -336,11 +334,10 @@ def main():
     # the run's folder
     checkpoint = arguments | {"settings": checkpoints.settings_of(args), "data": data.about()}
     checkpoint |= {"recipe": recipe, "changed": changed, "start": description}
-    facts = {"device": str(device), "precision": precision, "processes": parallel.world()[1]}
+    facts = utils.run_facts(device, precision, parallel.world()[1])
     facts |= {"training_questions": len(train), "validation_questions": len(val)}
-    facts |= {"versions": {"python": platform.python_version(), "torch": torch.__version__}}
     if parallel.is_first():
-        utils.write_json(output / "run.json", checkpoint | facts | {"command": sys.argv})
+        utils.write_json(output / "run.json", checkpoint | facts)
     checkpoint |= {"dictionary": data.dictionary, "answers": data.answers}
     trainer = engine.Trainer(model, optimizer, output, checkpoint, args.clip_norm)
     trainer.describe = lambda batch: f"; questions {', '.join(str(q.qid) for q in batch)}"

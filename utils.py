@@ -7,12 +7,14 @@ import hashlib
 import importlib
 import json
 import os
+import platform
 import random
 import signal
 import sys
 import tempfile
 import threading
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -183,6 +185,14 @@ def fail(message):
     """Print one line on stderr and return the exit code 2."""
     print(f"error: {message}", file=sys.stderr)
     return 2
+
+
+def run_facts(device, precision, processes):
+    """Facts of a run for its run.json: command, machine and versions, plain values."""
+    versions = {name: version(name) for name in ("torch", "torchvision")}
+    versions["python"] = platform.python_version()
+    facts = {"command": sys.argv, "device": str(device), "precision": precision}
+    return facts | {"processes": processes, "versions": versions}
 
 
 def is_disk_error(error):

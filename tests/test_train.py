@@ -32,7 +32,7 @@ def test_what_a_run_leaves(run):
     assert about["data"]["name"] == "phantom set" and about["data"]["digest"]
     assert about["recipe"] == "paper" and about["changed"] == CHANGED
     assert about["settings"]["num_hid"] == 32 and about["settings"]["seed"] == 0
-    assert about["versions"]["torch"] == torch.__version__
+    assert about["versions"]["torch"] == torch.__version__ and about["versions"]["torchvision"]
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [row["rate"] for row in log] == [0.0025, 0.005] and log[1]["loss"] < log[0]["loss"]
     assert all(0 <= row["val_score"] <= 1 for row in log)
