@@ -206,8 +206,8 @@ class Trainer:
         keep = save_every and (epoch + 1) % save_every == 0
         if (epoch + 1) % every and epoch + 1 < epochs and not keep:
             return
-        # the first one's, so that all processes do the same
-        score, extra = all_gather(validate() if validate else (None, {}))[0]
+        # by process 0 alone, so that all do the same
+        score, extra = all_gather(validate() if validate and is_first() else (None, {}))[0]
         row |= extra | {"seconds": round(time.perf_counter() - self.began, 2)}
         is_best = score is None or score >= self.best
         if score is not None and is_best:

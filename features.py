@@ -105,14 +105,14 @@ class Inputs:
         return out
 
 
-def model_inputs(model, data, device, frozen, blank=False):
-    """The Inputs of a model on `device`. Frozen encoders and image types are computed once."""
-    distmodal = model.image.image_type is not None
+def model_inputs(image_side, data, device, frozen, blank=False):
+    """The Inputs of a model with this ImageSide. Frozen maps and image types are computed once."""
+    distmodal = image_side.image_type is not None
     if not frozen:
         return Inputs(data, device, distmodal=distmodal, blank=blank)
     with first_alone():
-        path = encode_images(model.image, data, device)
-    organs = organ_logits(model.image.image_type, data, device) if distmodal else None
+        path = encode_images(image_side, data, device)
+    organs = organ_logits(image_side.image_type, data, device) if distmodal else None
     maps = h5py.File(path, "r", locking=False)["maps"]
     return Inputs(data, device, maps, organs, distmodal, blank)
 

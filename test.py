@@ -104,7 +104,7 @@ def main():
     model.to(device)
     only = {name: settings.get(name, False) for name in ("question_only", "image_only")}
     frozen = settings.get("freeze_encoders", False)
-    inputs = model_inputs(model, data, device, frozen, only["question_only"])
+    inputs = model_inputs(model.image, data, device, frozen, only["question_only"])
 
     def answer(questions, inputs):  # -> probabilities (questions, answers)
         return predict(model, questions, inputs, device, args.precision, args.batch_size)
@@ -125,19 +125,20 @@ def main():
     about |= {"changed": kept.get("changed", {}) if kept else {}, "split": settings["split"]}
     about |= {"epoch": epoch, "checkpoint": str(path)}
     about |= {"data": data.about(), "training_questions": len(training), **only}
-    results = {title: table(protocol(rows, name)) for name, title in PROTOCOLS.items()}
-    uncertain = {title: intervals(protocol(rows, name)) for name, title in PROTOCOLS.items()}
+    results = {}  # of each protocol: the content of its file
     for file, (name, title) in zip(("results.json", "results_all.json"), PROTOCOLS.items()):
-        extra = {"protocol": title, "interval95_percent": uncertain[title]}
-        extra["groups"] = breakdown(protocol(rows, name))
-        utils.write_json(output / file, results[title] | about | extra)
+        scored = protocol(rows, name)
+        results[title] = table(scored) | about | {"protocol": title}
+        results[title] |= {"interval95_percent": intervals(scored), "groups": breakdown(scored)}
+        utils.write_json(output / file, results[title])
     utils.write_json(output / "predictions.json", rows)
     log(
         f"{model.fusion}, recipe {about['recipe']}, {path}, epoch {about['epoch']}; {data.name} "
         f"({data.digest}), {about['split']} split; accuracy in %:"
     )
+    uncertain = {title: one["interval95_percent"] for title, one in results.items()}
     log(format_table(results, uncertain))
-    twins = breakdown(rows)["twin"].items()
+    twins = results[PROTOCOLS["all"]]["groups"]["twin"].items()
     twins = (f"{key} a twin {one['score_percent']:.1f} ({one['count']})" for key, one in twins)
     log(f"of all: {', '.join(twins)}; a twin's frame record is in the official training split")
     unknown = Counter(word for row in rows for word in row["unknown_words"])
@@ -147,7 +148,7 @@ def main():
         log("PHANTOM DATA: these scores say that the program works, and nothing about radiology.")
     from tools.report import make_report  # needs jinja2
 
-    make_report(output, data, model, inputs)
+    make_report(output, data, model, inputs, rows=rows, results=results[PROTOCOLS["freeform"]])
     log(f"written: {output}/ (report.html, results.json, results_all.json, predictions.json)")
 
 

@@ -319,7 +319,7 @@ def main():
             right = 100 * image_type_accuracy(classifier, read, labels, device)
             log(f"image-type classifier: trained, right on {right:.1f}% of the training images")
         model.image.freeze()
-    inputs = model_inputs(model, data, device, frozen, args.question_only)
+    inputs = model_inputs(model.image, data, device, frozen, args.question_only)
     if not start and args.prior and frozen:
         rows = sorted({q.image for q in train})
         model.prior.find_components(mean_cells(model.image, inputs, rows))

@@ -109,7 +109,7 @@ def test_answers_are_those_of_predict(fusion, settings, softmax, runs, data, pic
     question, file = picture
     model, kept = ask.load(runs(fusion, settings=settings, softmax=softmax) / "best.pth")
     frozen, blank = (kept["settings"][name] for name in ("freeze_encoders", "question_only"))
-    inputs = model_inputs(model, data, CPU, frozen, blank)
+    inputs = model_inputs(model.image, data, CPU, frozen, blank)
     row = engine.predict(model, [question], inputs, CPU)[0]
     result = ask.answer(model, kept, read_image(file), question.question, top=10**6)
     answers, probabilities = zip(*result["answers"])

@@ -54,9 +54,9 @@ def test_predictions_do_not_depend_on_the_batch_or_the_cache(run, data):
     """Grouped by image and from cached maps, against one question at a time through encoders."""
     model = make_model(read_checkpoint(run / "best.pth"), run / "best.pth")
     some = [q._replace(tokens=q.tokens[:5]) for q in data.test[::17][::-1] + data.test[:2]]
-    inputs = model_inputs(model, data, CPU, frozen=True)
+    inputs = model_inputs(model.image, data, CPU, frozen=True)
     grouped = predict(model, some, inputs, CPU, batch_size=2)
-    plain = model_inputs(model, data, CPU, frozen=False)
+    plain = model_inputs(model.image, data, CPU, frozen=False)
     with torch.inference_mode():
         for question, row in zip(some, grouped):
             tokens = torch.tensor([question.tokens])

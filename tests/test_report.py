@@ -158,7 +158,7 @@ def test_report_with_everything(phantom):
     assert len(page) < 8e6
     # what test.py has at hand gives the same, and the files are then not read
     results = json.loads((folder / "results.json").read_text())
-    inputs = model_inputs(model, data, CPU, frozen=True)
+    inputs = model_inputs(model.image, data, CPU, frozen=True)
     (folder / "predictions.json").rename(folder / "away.json")
     try:
         at_hand = dict(data=data, model=model, inputs=inputs, rows=rows, results=results)

@@ -202,7 +202,7 @@ def test_trained_encoders_have_a_prior_without_components(run, tiny):
         train.checkpoints.copy_shared_encoder(kept)
     some = [q for q in data.train if q.label >= 0][:2]
     tokens, labels, organs = collate(some, "cpu")
-    inputs = model_inputs(model, data, torch.device("cpu"), frozen=False)
+    inputs = model_inputs(model.image, data, torch.device("cpu"), frozen=False)
     before = {key: value.clone() for key, value in model.named_parameters()}
     output = model.train()(questions=tokens, **inputs([q.image for q in some]))
     loss = vqa_loss(output, labels, organs, "ce", 0.1)

@@ -16,7 +16,6 @@ import math
 import statistics
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -172,7 +171,7 @@ def pool(data, device):
     """The mean cell of every image's EfficientNet-Lite0 map, float32 (N, 1280) on the device."""
     side = ImageSide(ENCODER, distmodal=False)
     load_part(side.encoders[0], imagenet_state(ENCODER), "the encoder's start")
-    inputs = model_inputs(SimpleNamespace(image=side.to(device)), data, device, frozen=True)
+    inputs = model_inputs(side.to(device), data, device, frozen=True)
     return mean_cells(side, inputs, range(len(data.image_names)))
 
 

@@ -90,7 +90,7 @@ def growth_case(args):
     data = prepare(args.folder, log=lambda _: None)
     times.append(time.perf_counter())
     made = bench_cases.make_model(args, True, data)
-    inputs = model_inputs(made[0], data, torch.device(args.device), frozen=True)
+    inputs = model_inputs(made[0].image, data, torch.device(args.device), frozen=True)
     times.append(time.perf_counter())
     found = {"images": len(data.image_names), "questions": len(data.train) + len(data.test)}
     found |= {"prepare": times[1] - times[0], "encode": times[2] - times[1]}

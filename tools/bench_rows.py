@@ -136,7 +136,7 @@ def model_rows(args, folder):
     data = prepare(folder / "phantom", log=lambda _: None)
     sizes = bench_cases.real_sizes(folder)
     frozen, trained = (make_model(args, which, sizes) for which in (True, False))
-    inputs = model_inputs(frozen[0], data, torch.device(args.device), frozen=True)
+    inputs = model_inputs(frozen[0].image, data, torch.device(args.device), frozen=True)
     rows = step_rows(args, folder, data, inputs, (frozen, trained))
     rows += epoch_rows(args, folder, data, inputs, frozen)
     return rows + evaluation_rows(args, data, trained[0])
@@ -238,7 +238,7 @@ def evaluation_rows(args, data, model):
 
     questions = sorted((q for q in data.train + data.test if q.image < TEST_IMAGES), key=turn)
     questions = questions[: 4 if args.quick else TEST_QUESTIONS]
-    inputs = model_inputs(model, data, torch.device(args.device), frozen=False)
+    inputs = model_inputs(model.image, data, torch.device(args.device), frozen=False)
     case = functools.partial(bench_cases.evaluation_case, args, model, questions, inputs)
     cases = {f"evaluation, {dtype}": case(dtype) for dtype in args.dtype}
     each = f"evaluation, an image encoded for each question, {last}"

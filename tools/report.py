@@ -170,7 +170,7 @@ def find_maps(results, data, model, inputs):
     model, settings = make_model(kept, path), kept["settings"]
     data = set_question_len(data, settings["question_len"])
     device = torch.device("cpu")
-    return model, model_inputs(model, data, device, settings["freeze_encoders"]), data
+    return model, model_inputs(model.image, data, device, settings["freeze_encoders"]), data
 
 
 def read_history(results, missing):

@@ -93,9 +93,9 @@ def prepare(folder):
     The prepared files are made, or read where they were made before.
     """
     data = dataset_RAD.prepare(folder, log=lambda _: None)
-    rows, model = list(range(len(data.image_names))), SimpleNamespace(image=MeanCells())
+    rows = list(range(len(data.image_names)))
     images = ImageStore(data.images_path)[rows]
-    maps = model_inputs(model, data, torch.device("cpu"), frozen=True)(rows)["maps"]
+    maps = model_inputs(MeanCells(), data, torch.device("cpu"), frozen=True)(rows)["maps"]
     arrays = [(one.dtype, one.shape, one.numpy().tobytes()) for one in (images, maps)]
     return [data.dictionary, data.answers, data.image_names, data.train, data.test, *arrays]
 
