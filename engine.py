@@ -100,14 +100,14 @@ class Trainer:
 
     kept: what goes into every checkpoint beside model, optimizer, progress and random states.
     warmup: steps over which the rate rises to its value. A parameter group's "scale" multiplies
-    its rate. describe(batch) -> text that names a batch's questions or images in an error.
+    its rate. The attribute describe(batch) -> text may name a batch's questions in an error.
     A run that goes on after `restore` ends with the bits of one that was never stopped.
     """
 
-    def __init__(self, model, optimizer, folder, kept, clip_norm, warmup=0, describe=None):
+    def __init__(self, model, optimizer, folder, kept, clip_norm, warmup=0):
         self.model, self.optimizer, self.folder, self.kept = model, optimizer, folder, kept
         self.clip_norm, self.warmup = clip_norm, warmup
-        self.describe = describe or (lambda batch: "")
+        self.describe = lambda batch: ""
         self.on_gpu = next(model.parameters()).is_cuda
         self.epoch, self.best, self.history = 0, -math.inf, []
         self.sums = [0.0, 0, 0, 0]  # of this epoch: loss, right answers, answers, steps

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from organ_folders import abdomen, brain  # noqa: F401
 from pretraining_runs import organ_sets, pretrained  # noqa: F401
 
 ROOT = Path(__file__).resolve().parent.parent

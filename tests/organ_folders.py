@@ -1,6 +1,7 @@
 """Made-up organ sets of a few pictures, as a user has them."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 
@@ -41,3 +42,13 @@ def make_brain(folder):
             for i in range(count):
                 picture(folder / part / name / f"{i}.png")
     return folder
+
+
+@pytest.fixture
+def abdomen(tmp_path):
+    return make_abdomen(tmp_path / "abdomen")
+
+
+@pytest.fixture
+def brain(tmp_path):
+    return make_brain(tmp_path / "brain")

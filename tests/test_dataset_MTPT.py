@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import quiet, shared
-from organ_folders import make_abdomen, make_brain, write_list
+from organ_folders import write_list
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -20,16 +20,6 @@ from readers.organ_lists import Sample
 from readers.records import convert_public
 from text_rules import tokenize
 from utils import ORGAN_CODES, UserError
-
-
-@pytest.fixture
-def abdomen(tmp_path):
-    return make_abdomen(tmp_path / "abdomen")
-
-
-@pytest.fixture
-def brain(tmp_path):
-    return make_brain(tmp_path / "brain")
 
 
 def test_the_digest_tells_labels_parts_and_names(brain, abdomen):

@@ -83,9 +83,8 @@ def train_once(folder, save_seconds=1e9, after=None, on_gpu=False, steps=STEPS):
     model = nn.Sequential(*layers)
     optimizer = torch.optim.Adamax(model.parameters(), lr=0.01)
     held = lock(folder)
-    trainer = engine.Trainer(
-        model, optimizer, folder, {}, clip_norm=0.25, describe=lambda batch: "; questions 7, 8"
-    )
+    trainer = engine.Trainer(model, optimizer, folder, {}, clip_norm=0.25)
+    trainer.describe = lambda batch: "; questions 7, 8"
     trainer.on_gpu = on_gpu
     if (folder / "last.pth").exists():
         state = load_checkpoint(folder / "last.pth")

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from organ_folders import make_abdomen, make_brain, mask, picture, write_list
+from organ_folders import mask, picture, write_list
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
@@ -13,16 +13,6 @@ from dataset_MTPT import load_organ_set
 from utils import UserError
 
 NAMES = ("tumour", "normal")
-
-
-@pytest.fixture
-def abdomen(tmp_path):
-    return make_abdomen(tmp_path / "abdomen")
-
-
-@pytest.fixture
-def brain(tmp_path):
-    return make_brain(tmp_path / "brain")
 
 
 def error_of(folder):
