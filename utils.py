@@ -189,8 +189,8 @@ def fail(message):
 
 def run_facts(device, precision, processes):
     """Facts of a run for its run.json: command, machine and versions, plain values."""
-    versions = {name: version(name) for name in ("torch", "torchvision")}
-    versions["python"] = platform.python_version()
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    versions["torchvision"] = version("torchvision")
     facts = {"command": sys.argv, "device": str(device), "precision": precision}
     return facts | {"processes": processes, "versions": versions}
 
