@@ -22,6 +22,7 @@ from torchvision.transforms import v2
 
 from dataset_RAD import split_validation, training_questions
 from features import to_float
+from readers.digests import digest_bytes, digest_files
 from readers.images import read_image, read_mask
 from readers.organ_images import check_images, check_masks
 from readers.organ_lists import read_parts, training_source
@@ -32,8 +33,6 @@ from utils import (
     SIZE,
     UserError,
     cache_base,
-    digest_bytes,
-    digest_files,
     log,
     run_main,
     writable,

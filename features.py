@@ -13,8 +13,9 @@ import torch
 from tqdm import tqdm
 
 from parallel import first_alone
+from readers.digests import digest_bytes, digest_state
 from readers.h5_files import is_current, write_rows
-from utils import MEAN, SIZE, STD, digest_bytes, digest_state, first_writable
+from utils import MEAN, SIZE, STD, first_writable
 
 
 @functools.cache

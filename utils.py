@@ -1,9 +1,8 @@
-"""Errors, signals, atomic files, digests, devices and printing. Nothing of the method is here."""
+"""Errors, signals, atomic files, devices and printing. Nothing of the method is here."""
 
 import contextlib
 import errno
 import fcntl
-import hashlib
 import importlib
 import json
 import os
@@ -275,40 +274,6 @@ def first_writable(folders):
         f"neither {folders[0]} nor {folders[1]} can be written; set the environment variable "
         "CMSA_CACHE to a folder that can"
     )
-
-
-def digest_bytes(*parts):
-    """SHA-256 (hex, 16 characters) of byte strings and strings, in order."""
-    sha = hashlib.sha256()
-    for part in parts:
-        part = part.encode() if isinstance(part, str) else part
-        sha.update(len(part).to_bytes(8, "little"))
-        sha.update(part)
-    return sha.hexdigest()[:16]
-
-
-def digest_files(paths):
-    """SHA-256 (hex, 16 characters) of the names and contents of files, in order, in pieces."""
-    sha = hashlib.sha256()
-    for path in map(Path, paths):
-        sha.update(path.name.encode() + b"\0")
-        if path.exists() and not path.is_file():  # a pipe or a device never ends
-            raise OSError(errno.EINVAL, "it is not a file", str(path))
-        with open(path, "rb") as file:
-            while piece := file.read(1 << 20):
-                sha.update(piece)
-        sha.update(b"\0")
-    return sha.hexdigest()[:16]
-
-
-def digest_state(state):
-    """SHA-256 (hex, 16 characters) of a state dict: names, types, shapes and values."""
-    sha = hashlib.sha256()
-    for key in sorted(state):
-        value = state[key].detach().cpu().contiguous()
-        sha.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
-        sha.update(value.reshape(-1).view(torch.uint8).numpy() if value.numel() else b"")
-    return sha.hexdigest()[:16]
 
 
 def check_arguments(args, positive, folders, least=()):

@@ -5,17 +5,10 @@ docs/FORMATS.md section 2 lists them. They can be deleted at any time.
 
 import contextlib
 
+from readers.digests import digest_bytes, digest_files
 from readers.h5_files import is_current, write_rows
 from readers.json_files import read_json
-from utils import (
-    SIZE,
-    UserError,
-    cache_base,
-    digest_bytes,
-    digest_files,
-    first_writable,
-    write_json,
-)
+from utils import SIZE, UserError, cache_base, first_writable, write_json
 
 H5_NAME = "images224x224.h5"
 PREPARED_VERSION = "2"  # raise it when prepared files must be made anew

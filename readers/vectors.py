@@ -15,18 +15,11 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from readers.digests import digest_bytes, digest_files
 from readers.json_files import read_json
 from readers.prepared import PREPARED_VERSION
 from readers.records import DATA_RAD
-from utils import (
-    UserError,
-    atomic_path,
-    cache_base,
-    digest_bytes,
-    digest_files,
-    reason,
-    write_json,
-)
+from utils import UserError, atomic_path, cache_base, reason, write_json
 
 EMBEDDING_DIMS = {"glove": 300, "biowordvec": 200}  # the paper's
 GLOVE_DIMS, GLOVE_TEXT, GLOVE_ZIP = (300, 200, 100, 50), "glove.6B.{}d.txt", "glove.6B.zip"

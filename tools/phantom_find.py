@@ -4,7 +4,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from utils import PHANTOM_MARK, UserError, digest_files, writable
+from readers.digests import digest_files
+from utils import PHANTOM_MARK, UserError, writable
 
 
 def find_or_draw(home, draw, mark, sources, parts=(".",)):
