@@ -5,7 +5,6 @@ python dataset_RAD.py --download         fetch the public release from OSF into 
 python dataset_RAD.py --download_glove   fetch the GloVe word vectors into data_RAD
 """
 
-import os
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,8 @@ import text_rules
 from readers import prepared, records
 from readers.archive import IMAGE_INDEX, IMAGE_PICKLE, archive_images, read_archive
 from readers.download import NoNetwork, download_public
-from readers.images import find_images, read_images
+from readers.image_names import find_images
+from readers.images import read_images
 from readers.prepared import H5_NAME, cache_folder
 from readers.records import ARCHIVE_PICKLES, DATA_RAD, find_form
 from text_rules import QUESTION_LEN, encode
@@ -107,16 +107,15 @@ def prepare(folder, *, log=print):
         sources += [folder / name for name in ARCHIVE_PICKLES]
     else:
         dictionary, answers = text_rules.build_dictionary(train), text_rules.build_answers(train)
-    image_folder = find_images(folder, names)
     # the very pixels that official checkpoints were trained on
     from_pickle = kind == "archive" and (folder / IMAGE_PICKLE).is_file()
     if from_pickle:
         sources += [folder / IMAGE_INDEX, folder / IMAGE_PICKLE]
     else:
-        if not all(os.path.isfile(image_folder / name) for name in names):
-            for _ in read_images(folder, image_folder, names):
-                pass  # at its end it raises, listing the damaged ones too
-        sources += [image_folder / name for name in names]
+        files = find_images(folder, names)
+        if files.faults:
+            list(read_images(folder, files))  # it raises, listing the damaged ones too
+        sources += files.paths.values()
     digest = prepared.source_digest(sources)
 
     home, current = prepared.choose_prepared(folder, digest, len(names), dictionary, answers)
@@ -126,7 +125,7 @@ def prepare(folder, *, log=print):
         if from_pickle:
             images = archive_images(folder, names)
         else:
-            images = read_images(folder, image_folder, names)
+            images = read_images(folder, files)
         prepared.write_prepared(home, images, names, digest, dictionary, answers)
     train, test = _make_questions(train, test, names, dictionary, answers)
     phantom = (folder / PHANTOM_MARK).is_file()

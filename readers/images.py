@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from readers.records import IMAGE_FOLDER
+from readers.image_names import IMAGE_FOLDER
 from utils import MAX_PIXELS, SIZE, UserError, reason, shorten
 
 # the formats are named because Pillow would start other programs for some
@@ -86,27 +86,18 @@ def read_image(path, size=SIZE):
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def find_images(folder, names):
-    """The folder that has most of `names`: images/, VQA_RAD Image Folder/ or `folder` itself."""
+def read_images(folder, images):
+    """Yield the images of the data set `folder`, uint8 (224, 224, 3) each.
 
-    def found(candidate):
-        with contextlib.suppress(OSError):
-            return len(set(os.listdir(candidate)).intersection(names))
-        return 0
-
-    return max([folder / "images", folder / IMAGE_FOLDER, folder], key=found)
-
-
-def read_images(folder, image_folder, names):
-    """Yield the images `names` of the data set `folder`, uint8 (224, 224, 3) each.
-
-    image_folder: where they lie. At the end, or at the first that can't be read, raises a
-    UserError that lists every bad one.
+    images: the ImageFiles of readers/image_names.py. At the end, or at the first that can't be
+    read, raises a UserError that lists every bad one, those with faults first.
     """
-    bad = []
-    for name in tqdm(names, desc="Preparing images", unit="image", leave=False, disable=None):
+    bad = [f"{name[:60]} ({fault})" for name, fault in images.faults.items()]
+    count, options = len(images.paths) + len(bad), {"unit": "image", "leave": False}
+    paths = tqdm(images.paths.items(), desc="Preparing images", disable=None, **options)
+    for name, path in paths:
         try:
-            image = decode_picture(image_folder / name)
+            image = decode_picture(path)
         except PictureError as error:
             bad.append(f"{name[:60]} ({error})")
             continue
@@ -114,8 +105,8 @@ def read_images(folder, image_folder, names):
             yield np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BILINEAR))
     if bad:
         raise UserError(
-            f"{len(bad)} of {len(names)} images can't be used: {shorten(bad)}; looked in "
-            f"{image_folder} (images/, '{IMAGE_FOLDER}/' and {folder} itself are possible): put "
+            f"{len(bad)} of {count} images can't be used: {shorten(bad)}; looked in "
+            f"{images.where} (images/, '{IMAGE_FOLDER}/' and {folder} itself are possible): put "
             "good copies there"
         )
 

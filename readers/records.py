@@ -6,12 +6,13 @@ docs/FORMATS.md section 1 describes the three forms, the eight fields and the kn
 import re
 from collections import Counter
 
+from readers.image_names import IMAGE_FOLDER
 from readers.json_files import read_json
 from text_rules import tokenize
 from utils import HERE, ORGAN_CODES, UserError, shorten
 
 DATA_RAD = HERE / "data_RAD"  # where users put their data
-PUBLIC_JSON, IMAGE_FOLDER = "VQA_RAD Dataset Public.json", "VQA_RAD Image Folder"
+PUBLIC_JSON = "VQA_RAD Dataset Public.json"
 TRAIN_JSON, TEST_JSON = "trainset.json", "testset.json"
 ARCHIVE_PICKLES = ("dictionary.pkl", "cache/trainval_ans2label.pkl", "cache/trainval_label2ans.pkl")
 MAX_TEXT = 10_000  # characters of a record's field: its words take 30 times the memory
@@ -55,7 +56,8 @@ def form_or_error(folder):
     kind = find_form(folder)
     if kind is None:
         raise UserError(
-            f"no VQA-RAD data in {folder}: looked for '{PUBLIC_JSON}' (public release), "
+            f"no VQA-RAD data in {folder}: looked for '{PUBLIC_JSON}' and '{IMAGE_FOLDER}/' "
+            f"(public release), "
             f"{TRAIN_JSON} and {TEST_JSON} (processed split), {ARCHIVE_PICKLES[0]} beside these "
             "two (authors' archive); put one of these there, name another folder by --RAD_dir, "
             "or leave --RAD_dir out"

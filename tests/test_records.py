@@ -69,7 +69,7 @@ BAD_RECORDS = [
     ({"answer": True}, ["'answer'", "bool"]),
     ({"question": 3}, ["'question'", "int"]),
     ({"question": "\ud800 a"}, ["'question'"]),
-    ({"image_name": "n" * 300 + ".jpg"}, ["nnn", "damaged"]),
+    ({"image_name": "n" * 300 + ".jpg"}, ["nnn", "missing"]),
 ]
 
 
