@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 from pathlib import Path
 
 import h5py
@@ -10,20 +11,49 @@ import numpy as np
 from utils import atomic_path
 
 
+class Disk(io.FileIO):
+    """A file for HDF5 to write to, which keeps the first error in place of raising it.
+
+    HDF5 can't close a file whose writing fails: at its end the process would crash. So after
+    an error nothing more is written, and `check` raises it.
+    """
+
+    error = None
+
+    def write(self, data):
+        rest = memoryview(data).cast("B")
+        count = len(rest)
+        try:
+            while rest and not self.error:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+        return count
+
+    def truncate(self, size=None):
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = self.error or error
+            return size
+
+    def check(self):
+        """Raise the error that was kept, an OSError, if any."""
+        if self.error:
+            raise self.error
+
+
 @contextlib.contextmanager
 def atomic_h5(path):
-    """Give an HDF5 file to fill; a block that ends well writes it to `path` atomically.
+    """Give (an HDF5 file to fill, its Disk); a block that ends well puts it at `path` atomically.
 
-    The file is made in memory (up to some hundred MB here) and written by Python:
-    on a full disk HDF5 itself ends in a segmentation fault.
+    The block calls the Disk's `check` after what it writes. The memory does not grow with the
+    file.
     """
-    options = {"driver": "core", "backing_store": False, "libver": "latest"}
-    with h5py.File(Path(path).name, "w", **options) as file:  # latest: tables with checksums
-        yield file
-        file.flush()
-        content = file.id.get_file_image()
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+    with atomic_path(path) as temporary, Disk(temporary, "w+b") as disk:
+        with h5py.File(disk, "w", libver="latest") as file:  # latest: tables with checksums
+            yield file, disk
+        disk.check()
 
 
 def write_rows(path, name, rows, count, digest, names=(), attributes=None):
@@ -35,19 +65,22 @@ def write_rows(path, name, rows, count, digest, names=(), attributes=None):
     further ones, numbers (docs/FORMATS.md section 2). Texts have a fixed length: HDF5 keeps
     others in a heap, which has no checksum, and a flipped bit there can make it read forever.
     """
-    with atomic_h5(path) as file:
+    with atomic_h5(path) as (file, disk):
         data = None
         for row, array in enumerate(rows):
             if data is None:
                 shape, chunks = (count, *array.shape), (1, *array.shape)
                 data = file.create_dataset(name, shape, array.dtype, chunks=chunks, fletcher32=True)
             data[row] = array
+            disk.check()
         if names:
             texts = [text.encode() for text in names]
             kind = h5py.string_dtype("utf-8", max(map(len, texts)))
             texts = np.array(texts, kind)
             file.create_dataset("names", data=texts, chunks=True, fletcher32=True)
         file.attrs.update({"source digest": np.bytes_(digest)} | (attributes or {}))
+        file.flush()
+        disk.check()  # before the rows are read again
         file.attrs["content digest"] = np.bytes_(content_digest(file))
 
 

@@ -2,6 +2,9 @@
 
 import hashlib
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -10,7 +13,7 @@ from helpers import flipped
 
 from readers.h5_files import is_current, write_rows
 
-DIGEST = "0123456789abcdef"
+DIGEST, ROOT = "0123456789abcdef", Path(__file__).parent.parent
 
 
 def rows(count=3, shape=(8, 7, 3)):
@@ -98,3 +101,30 @@ def test_an_error_while_writing_leaves_the_file_as_it_was(tmp_path):
     with pytest.raises(ValueError, match="stop"):
         write_rows(path, "images", broken(), 3, DIGEST)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk(tmp_path):
+    """Limits on the size of files stand for full disks, in a process that then ends well."""
+    code = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from readers.h5_files import is_current, write_rows
+path, hard = Path(sys.argv[1]), resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+rows, names = np.random.default_rng(0).random((40, 99, 99)), [f"i{i}.jpg" for i in range(40)]
+write_rows(path, "images", rows, 40, "digest", names)
+size = path.stat().st_size
+path.unlink()
+# room for nothing, for some rows, for all but the names or the tables at the end, and for all
+for limit in (0, size // 3, size - 4000, size - 300, size - 1, size):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        write_rows(path, "images", rows, 40, "digest", names)
+        print(is_current(path, "images", 40, "digest"))
+    except OSError as error:
+        print(error.strerror, Path(error.filename).name, len(list(path.parent.iterdir())))
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "x.h5")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")  # HDF5 crashed at the end of the process
+    assert done.stdout.splitlines() == ["File too large x.h5 0"] * 5 + ["True"]
