@@ -40,7 +40,7 @@ def parse_args(arguments=None):
     add("--epoch", type=int, help="the checkpoint of this epoch (default: the best one)")
     add("--RAD_dir", "--data_dir", type=Path, help="the data (default: the run's own)")
     add("--output", type=Path, help="folder to write (default: results/<run>)")
-    add("--split", choices=["official", "clean"], help="refuse a run of the other split")
+    add("--split", choices=["official", "clean", "test"], help="refuse the other; test: take any")
     add("--model", choices=["CMSA", "BAN", "SAN"], help="refuse a checkpoint of another model")
     add("--rnn", choices=["LSTM", "GRU"], help="refuse another question encoder")
     add("--batch_size", type=int, default=64, help="questions at once (default: 64)")
@@ -66,9 +66,9 @@ def load_model(path, args):
         model, split = checkpoints.make_model(kept, path), kept["settings"]["split"]
     has = {"model": model.fusion, "rnn": type(model.q_emb.rnn).__name__, "split": split}
     for name, value in has.items():
-        if getattr(args, name) not in (None, value):
+        if getattr(args, name) not in (None, value, "test"):
             raise UserError(f"{path} has {name} {value}, not --{name} {getattr(args, name)}")
-    return model, kept, state.get("epoch")
+    return model, kept, state.get("epoch", args.epoch)
 
 
 def find_run_data(args, kept, path, model):

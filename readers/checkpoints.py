@@ -11,7 +11,7 @@ import torch
 from base_model import CHANNELS, VQAModel
 from extras import QuestionPrior, WithPrior
 from readers.json_files import check_version
-from utils import ORGANS, UserError, atomic_path, reason
+from utils import ORGANS, UserError, atomic_path, log, reason, shorten
 
 PLAIN = (str, int, float, type(None))
 # {kind of file: (who writes it, {key: type})}; a key with None in its types may be empty
@@ -229,10 +229,11 @@ def check_same(args, settings, names, where):
 
 
 def find_checkpoint(path, epoch, runs):
-    """The checkpoint file and the run's name for --input and --epoch.
+    """The checkpoint file and the run's name for --input and --epoch (docs/FAITHFUL.md).
 
-    Without --input (`path` None) the newest run in the folder `runs` is taken.
-    Raises UserError, listing what there is.
+    Without --input (`path` None) the newest run in the folder `runs` is taken. A name that is
+    not there is looked for in `runs` too. A folder of the official code holds model_epochN.pth;
+    its last epoch is taken without --epoch, and logged. Raises UserError, listing what there is.
     """
     if path is None:
         found = sorted(runs.glob("*/best.pth"), key=lambda file: file.stat().st_mtime)
@@ -242,6 +243,8 @@ def find_checkpoint(path, epoch, runs):
                 "with --input"
             )
         path = found[-1].parent
+    elif not path.exists() and (runs / path).exists():
+        path = runs / path
     if path.is_file():
         if epoch is not None:
             raise UserError(f"--epoch is for run folders, and --input {path} is a file")
@@ -251,15 +254,26 @@ def find_checkpoint(path, epoch, runs):
         return path, run if path.name == "best.pth" else f"{run}_{path.stem}"
     if not path.is_dir():
         raise UserError(f"no such run folder or checkpoint: {path}")
-    if epoch is None:
-        if not (path / "best.pth").is_file():
-            raise UserError(
-                f"{path} holds no best.pth: it is not a run folder, or its first epoch has not "
-                "ended yet"
-            )
+    official = {
+        int(number): file
+        for file in sorted(path.glob("model_epoch*.pth"))
+        if (number := file.stem.removeprefix("model_epoch").lstrip("_")).isdecimal()
+    }
+    if epoch is None and (path / "best.pth").is_file():
         return path / "best.pth", path.resolve().name
+    if epoch is None and official:
+        epoch = max(official)
+        log(f"NOTE: {official[epoch]} is taken, the last epoch there; --epoch names another")
+    if epoch is None:
+        there = shorten([file.name for file in sorted(path.glob("*.pth"))])
+        raise UserError(
+            f"{path} holds no best.pth and no model_epochN.pth of the official code: it is not a "
+            "run folder, or its first epoch has not ended yet"
+            + (f"; name one of its files with --input: {there}" if there else "")
+        )
     files = [*sorted(path.glob("epoch_*.pth")), path / "last.pth", path / "best.pth"]
     found = {read_checkpoint(file)["epoch"]: file for file in files if file.is_file()}
+    found = official | found
     if epoch not in found:
         there = ", ".join(map(str, sorted(found))) or "none"
         raise UserError(f"{path} has no checkpoint of epoch {epoch}; there are: {there}")

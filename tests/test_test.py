@@ -2,13 +2,18 @@
 
 import json
 import pickle
+from pathlib import Path
 
+import pytest
 import torch
 from conftest import CHANGED, call, run_script
 
+import test as evaluation
 from dataset_RAD import find_data
+from readers.checkpoints import find_checkpoint
 from readers.records import convert_public
 from text_rules import normalise_answer, tokenize
+from utils import UserError
 
 
 def test_evaluation(run, tiny, tmp_path):
@@ -41,9 +46,17 @@ def test_evaluation(run, tiny, tmp_path):
     assert len(rows[0]["top5"]) == 5
 
 
-def test_an_official_checkpoint_on_the_authors_archive(tiny, parity, deterministic, tmp_path):
+# with --input, --output and --RAD_dir the official command for the paper's model
+OFFICIAL = "--split test --model CMSA --use_spatial --distmodal --rnn LSTM --seed 1204"
+OFFICIAL += " --batch_size 64 --emb_init biowordvec --op c --gamma 2 --num_stacks 2"
+OFFICIAL += " --question_len 12 --num_hid 1024 --clip_norm 0.25 --lr 0.005 --epochs 80"
+
+
+def test_the_official_command_on_the_authors_archive(
+    tiny, parity, deterministic, tmp_path, monkeypatch
+):
     """Their files' form and index order, with drawings for images: the archive's indices hold."""
-    archive = tmp_path / "archive"
+    archive = tmp_path / "data_RAD"
     (archive / "cache").mkdir(parents=True)
     public = json.loads((tiny / "VQA_RAD Dataset Public.json").read_text())
     train_records, test_records = convert_public(public)
@@ -68,13 +81,58 @@ def test_an_official_checkpoint_on_the_authors_archive(tiny, parity, determinist
     keys = json.loads((parity / "official_keys_CMSA_200d.json").read_text())
     state = deterministic.fill_state_dict(keys, 1)
     state["classifier.main.3.bias"][7] += 1e4  # this class always wins: whose index order is used?
-    official = {"epoch": 79, "model_state": state, "optimizer_state": {"lr": 0.1}}
-    torch.save(official, tmp_path / "official.pth")
+    official = {"epoch": 59, "model_state": state, "optimizer_state": {"lr": 0.1}}
+    (tmp_path / "saved_models" / "CMSA-Bio-MTPT").mkdir(parents=True)
+    torch.save(official, tmp_path / "saved_models" / "CMSA-Bio-MTPT" / "model_epoch59.pth")
 
-    options = ["--RAD_dir", archive, "--output", tmp_path / "out", "--gpu", -1]
-    run_script("test.py", "--input", tmp_path / "official.pth", *options)
-    rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(evaluation, "HERE", tmp_path)
+    options = ["--gpu", -1, "--RAD_dir", "data_RAD", "--output", "results", *OFFICIAL.split()]
+    run_script("test.py", "--input", "CMSA-Bio-MTPT", "--epoch", 59, *options)
+    rows = json.loads((tmp_path / "results" / "predictions.json").read_text())
     assert len(rows) == 40 and {row["answer"] for row in rows} == {answers[7]}
-    results = json.loads((tmp_path / "out" / "results_all.json").read_text())
-    assert results["epoch"] == 79 and results["data"]["name"] == "VQA-RAD, authors' archive"
+    results = json.loads((tmp_path / "results" / "results_all.json").read_text())
+    assert results["epoch"] == 59 and results["data"]["name"] == "VQA-RAD, authors' archive"
     assert results["recipe"] == "official code"
+
+
+def test_official_checkpoints_are_found_in_their_folder(tmp_path, monkeypatch, capsys):
+    """The epoch asked for, else the last one by number, said; from either of two places."""
+    runs, name = tmp_path / "saved_models", "CMSA-Bio-MTPT"
+    folder = runs / name
+    folder.mkdir(parents=True)
+    for file in ("model_epoch9.pth", "model_epoch59.pth", "model_epoch_best.pth"):
+        (folder / file).touch()
+    monkeypatch.chdir(tmp_path)
+    for given in (Path(name), Path("saved_models", name), folder, Path("saved_models", name, "")):
+        path, run = find_checkpoint(given, 9, runs)
+        assert path.samefile(folder / "model_epoch9.pth") and run == f"{name}_epoch_9"
+    assert capsys.readouterr().out == ""
+    path, run = find_checkpoint(Path(name), None, runs)
+    assert path.samefile(folder / "model_epoch59.pth") and run == f"{name}_epoch_59"
+    assert "model_epoch59.pth is taken, the last epoch" in capsys.readouterr().out
+    with pytest.raises(UserError, match="no checkpoint of epoch 60; there are: 9, 59$"):
+        find_checkpoint(Path(name), 60, runs)
+    for file in ("model_epoch9.pth", "model_epoch59.pth"):
+        (folder / file).unlink()
+    with pytest.raises(UserError, match="one of its files with --input: model_epoch_best.pth"):
+        find_checkpoint(Path(name), None, runs)
+    with pytest.raises(UserError, match="no such run folder or checkpoint: other"):
+        find_checkpoint(Path("other"), None, runs)
+
+
+def test_a_run_of_our_own_comes_before_official_files(run, tmp_path):
+    for file in run.glob("*.pth"):
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "model_epoch1.pth").touch()
+    assert find_checkpoint(tmp_path, None, tmp_path)[0].name == "best.pth"
+    assert find_checkpoint(tmp_path, 1, tmp_path)[0].name != "model_epoch1.pth"
+
+
+def test_the_official_split_argument_and_an_absent_gpu(fails, run):
+    assert evaluation.parse_args(["--split", "test"]).split == "test"
+    with pytest.raises(SystemExit):
+        evaluation.parse_args(["--split", "val"])
+    if not torch.cuda.is_available():
+        message = "--gpu 0: this machine has 0 CUDA GPUs; use --gpu -1 for the CPU"
+        assert message in fails("test.py", "--input", run, "--gpu", 0)
