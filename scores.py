@@ -1,6 +1,6 @@
 """Scores, their uncertainty, and the rows of predictions.json (docs/FORMATS.md section 5).
 
-    python scores.py A B     compare two runs on the same questions
+    python scores.py [RUN ...]    a table of runs, and their differences from the first
 
 A score is 1 if the arg-max answer equals the normalised ground truth.
 """

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from readers.json_files import check_version, read_json
 from readers.records import is_text
+from scores import GROUPS
 from utils import UserError
 
 
@@ -37,6 +38,27 @@ def _are_answers(value):
 
 def _is_path(value):
     return is_text(value) and "\0" not in value
+
+
+def _is_entry(value):
+    """True for the scores of a group of questions, as far as tables show them."""
+    return (
+        isinstance(value, dict)
+        and _is_count(value.get("count"))
+        and type(score := value.get("score_percent")) in (int, float)
+        and 0 <= score <= 100
+    )
+
+
+def _are_intervals(value):
+    """True for {group: [low, high] in percent, or None for a group without questions}."""
+    return isinstance(value, dict) and all(
+        span is None
+        or isinstance(span, list)
+        and len(span) == 2
+        and all(type(end) in (int, float) and 0 <= end <= 100 for end in span)
+        for span in map(value.get, GROUPS)
+    )
 
 
 # fields of a prediction and what each of them must be
@@ -81,6 +103,8 @@ ABOUT = {
     "image_only": _is_flag,
     "training_questions": _is_count,
 }
+# further fields, which a table of scores shows
+SCORES = dict.fromkeys(GROUPS, _is_entry) | {"interval95_percent": _are_intervals}
 
 
 def read_predictions(path, wanted=COMPARED):
@@ -125,6 +149,22 @@ def _read_version(path):
     return results
 
 
+def _check_fields(results, path, fields):
+    """Raise UserError naming the first of `fields` that a results.json lacks or has wrongly."""
+    if bad := [field for field, good in fields.items() if not good(results.get(field))]:
+        raise UserError(
+            f"{path} is damaged: its {bad[0]} is missing, or is not what test.py writes; run "
+            "./test.sh again"
+        )
+
+
+def read_scores(path):
+    """The content of a results.json or results_all.json, for a table. Raises UserError."""
+    results = _read_version(path)
+    _check_fields(results, path, ABOUT | SCORES)
+    return results
+
+
 def read_results(folder):
     """(rows, content of results.json) of a folder that test.py wrote. Raises UserError."""
     folder = Path(folder)
@@ -134,11 +174,7 @@ def read_results(folder):
                 f"{folder} is not a results folder: it holds no {name}; ./test.sh writes one"
             )
     results = _read_version(folder / "results.json")
-    if bad := [field for field, good in ABOUT.items() if not good(results.get(field))]:
-        raise UserError(
-            f"{folder / 'results.json'} is damaged: its {bad[0]} is missing, or is not what "
-            "test.py writes; run ./test.sh again"
-        )
+    _check_fields(results, folder / "results.json", ABOUT)
     return read_predictions(folder, REPORTED), results
 
 

@@ -5,6 +5,7 @@ import json
 import torch
 
 from readers.checkpoints import build, save_checkpoint
+from scores import intervals, protocol, table
 from utils import ORGAN_CODES, VERSION
 
 SETTINGS = {
@@ -118,4 +119,15 @@ def save_results(folder, rows, **about):
         "training_questions": 7,
     }
     (folder / "results.json").write_text(json.dumps(results | about))
+    return folder
+
+
+def save_scored(folder, rows, **about):
+    """A results folder whose results.json and results_all.json hold the scores of the rows."""
+    for name in ("all", "freeform"):
+        chosen = protocol(rows, name)
+        scores = table(chosen) | {"interval95_percent": intervals(chosen)}
+        save_results(folder, rows, **about, **scores)
+        if name == "all":
+            (folder / "results.json").rename(folder / "results_all.json")
     return folder

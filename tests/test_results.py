@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from saved_runs import prediction, save_results
+from saved_runs import prediction, save_results, save_scored
 
-from readers.results import COMPARED, read_predictions, read_results, read_run
+from readers.results import COMPARED, read_predictions, read_results, read_run, read_scores
 from utils import VERSION, UserError
 
 ROWS = [prediction(1), prediction(2, 0)]
@@ -115,6 +115,28 @@ def test_two_predictions_of_one_question(tmp_path):
 def test_damaged_results(field, value, tmp_path):
     folder = save_results(tmp_path, ROWS, **{field: value})
     assert f"results.json is damaged: its {field} is missing" in refused(read_results, folder)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("OPEN", None),
+        ("ALL", {"count": 2}),
+        ("ALL", {"count": 2, "score_percent": 101}),
+        ("CLOSED", {"count": "2", "score_percent": 50.0}),
+        ("CLOSED", {"count": 2, "score_percent": float("nan")}),
+        ("interval95_percent", None),
+        ("interval95_percent", {"ALL": [1]}),
+        ("interval95_percent", {"ALL": ["1", 2]}),
+        ("epoch", "3"),
+    ],
+)
+def test_scores_for_a_table(field, value, tmp_path):
+    path = save_scored(tmp_path, ROWS) / "results.json"
+    good = read_scores(path)
+    assert good["ALL"]["score_percent"] == 50.0 and good["interval95_percent"]["OPEN"] is None
+    path.write_text(json.dumps(good | {field: value}))
+    assert f"damaged: its {field} is missing" in refused(read_scores, path)
 
 
 def test_results_that_are_no_object(tmp_path):

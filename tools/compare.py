@@ -1,14 +1,24 @@
-"""Tables on the screen: the scores of a run, and two runs compared on the same questions."""
+"""Tables on the screen: the scores of runs, and runs compared on the same questions."""
 
 import argparse
+import contextlib
+import datetime
+import json
 import math
+import os
+import string
 from pathlib import Path
 
 import numpy as np
 
-from readers.results import read_predictions
-from scores import GROUPS, PROTOCOLS, in_group, interval, protocol
-from utils import UserError
+from readers.results import read_predictions, read_scores
+from scores import GROUPS, PROTOCOLS, in_group, interval, intervals, protocol
+from utils import HERE, UserError
+
+ORDER = ("OPEN", "CLOSED", "ALL")  # of the columns
+# of the content of results.json, what a list of runs has
+SHOWN = "model recipe changed split data epoch question_only image_only checkpoint".split()
+FILES = ("results.json", "results_all.json")  # of each of PROTOCOLS
 
 
 def format_table(results, uncertain):
@@ -16,14 +26,13 @@ def format_table(results, uncertain):
 
     results: {protocol's name: `table(...)`}; uncertain: {protocol's name: `intervals(...)`}.
     """
-    order = ("OPEN", "CLOSED", "ALL")
     lines = [f"{'':18}    open  closed     all  ceiling   questions (open, closed)"]
     for name, scores in results.items():
-        cells = [f"{scores[group]['score_percent']:>7.1f}" for group in order]
-        opened, closed, every = (scores[group]["count"] for group in order)
+        cells = [f"{scores[group]['score_percent']:>7.1f}" for group in ORDER]
+        opened, closed, every = (scores[group]["count"] for group in ORDER)
         ceiling = scores["ALL"]["real_percent"]
         lines.append(f"{name:18} {' '.join(cells)} {ceiling:>8.1f}   {every} ({opened}, {closed})")
-        spans = [uncertain[name][group] for group in order]
+        spans = [uncertain[name][group] for group in ORDER]
         cells = [f"{span[0]:.0f}-{span[1]:.0f}" if span else "" for span in spans]
         lines.append(f"{'  95% interval':18} {' '.join(f'{cell:>7}' for cell in cells)}")
     return "\n".join(lines)
@@ -70,28 +79,189 @@ def compare(ours, theirs):
     return out
 
 
-def compare_files(a, b):
-    """Print the comparison of two results folders or predictions.json. Raises UserError."""
-    runs = [read_predictions(path) for path in (a, b)]
-    print(f"A: {a}\nB: {b}")
-    print(
-        f"{'':25} questions      A      B  A - B    95% interval  only A, only B right  McNemar p"
-    )
+def compare_runs(paths):
+    """The scores of runs, and the differences of the first from each other one.
+
+    paths: results folders or predictions.json. Returns {"runs": [{"path", "scores"}],
+    "differences": [{"first", "second", protocol's title: `compare(...)`}]}; docs/FORMATS.md
+    section 6 has the scores. Raises UserError.
+    """
+    rows = [read_predictions(path) for path in paths]
+    runs = [{"path": str(path), "scores": _scores(run)} for path, run in zip(paths, rows)]
+    differences = []
+    for path, other in zip(paths[1:], rows[1:]):
+        row = {"first": str(paths[0]), "second": str(path)}
+        try:
+            for name, title in PROTOCOLS.items():
+                row[title] = compare(protocol(rows[0], name), protocol(other, name))
+        except UserError as error:
+            raise UserError(f"{paths[0]} and {path}: {error}") from None
+        differences.append(row)
+    return {"runs": runs, "differences": differences}
+
+
+def _scores(rows):
+    """{protocol's title: {group: count, score and interval}} of the rows of predictions.json."""
+    found = {}
     for name, title in PROTOCOLS.items():
-        for group, row in compare(*(protocol(rows, name) for rows in runs)).items():
+        spans, found[title] = intervals(protocol(rows, name)), {}
+        for group in ORDER:
+            correct = [row["correct"] for row in in_group(protocol(rows, name), group)]
+            found[title][group] = {
+                "count": len(correct),
+                "score_percent": round(100 * float(np.mean(correct)), 1) if correct else 0.0,
+                "interval95_percent": spans[group],
+            }
+    return found
+
+
+def list_runs(folders):
+    """The runs anywhere below some folders of results, the newest last, from their results.json.
+
+    Returns {"runs": [{"path", "evaluated", those of SHOWN, "scores"}], "left out": {path: why}}.
+    Raises UserError where no run can be shown.
+    """
+    found, left_out = [], {}
+    for folder in folders:
+        # a run may be a link to another disk, which rglob does not follow
+        files = {*folder.rglob("predictions.json"), *folder.glob("*/predictions.json")}
+        for path in sorted(file.parent for file in files):
+            try:
+                results = [read_scores(path / name) for name in FILES]
+            except UserError as error:
+                left_out[str(path)] = str(error)
+                continue
+            time = _time(results[0].get("evaluated"), path / FILES[0])
+            run = {"path": str(path), "evaluated": time.isoformat(timespec="seconds")}
+            run |= {key: results[0][key] for key in SHOWN}
+            run["scores"] = dict(zip(PROTOCOLS.values(), map(_entries, results)))
+            found.append((time, run))
+    if not found:
+        nothing = (
+            f"no run below {', '.join(map(str, folders))}: ./train.sh and ./test.sh make one, or "
+            "name another folder of results"
+        )
+        raise UserError(next(iter(left_out.values()), nothing))
+    found.sort(key=lambda pair: pair[0])
+    return {"runs": [run for _, run in found], "left out": left_out}
+
+
+def _time(text, file):
+    """When a run was evaluated, datetime in local time: `text`, else the time of its file."""
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        return datetime.datetime.fromisoformat(text).astimezone()
+    return datetime.datetime.fromtimestamp(file.stat().st_mtime).astimezone()
+
+
+def _entries(results):
+    """{group: count, score and interval} of the content of a results.json."""
+    spans = results["interval95_percent"]
+    return {
+        group: {
+            "count": results[group]["count"],
+            "score_percent": results[group]["score_percent"],
+            "interval95_percent": spans[group],
+        }
+        for group in ORDER
+    }
+
+
+def recipe_line(results):
+    """ "paper", or "paper, changed: blocks 1" where settings differ from the recipe's."""
+    changed = ", ".join(f"{name} {value}" for name, value in results["changed"].items())
+    return results["recipe"] + (f", changed: {changed}" if changed else "")
+
+
+def columns(rows, texts, above=None):
+    """Rows of cells as lines of text with columns. texts: the columns that start at the left.
+
+    above: {column: a title for it and those behind it}, the line above all.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    line = ""
+    for index, title in (above or {}).items():
+        line = f"{line:{sum(widths[:index]) + 2 * index}}{title}"
+    lines = [line] if above else []
+    for row in rows:
+        sides = ("<" if index in texts else ">" for index in range(len(row)))
+        cells = [f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths)]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _cell(entry, spread="{:.1f} to {:.1f}"):
+    """ "75.0 (66.9 to 82.8)": a score and its interval; "-" for a group without questions."""
+    if not entry["count"]:
+        return "-"
+    text, span = f"{entry['score_percent']:.1f}", entry["interval95_percent"]
+    return f"{text} ({spread.format(*span)})" if spread and span else text
+
+
+def format_list(found):
+    """The lines for the content of `list_runs`: a run a line, long texts at its end."""
+    titles = 2 * ["open", "closed", "all, 95%"]
+    rows = [["run", *titles, "epoch", "evaluated", "model", "split", "data", "recipe"]]
+    for run in found["runs"]:
+        row = [run["path"]]
+        for scores in run["scores"].values():
+            row += [_cell(scores["OPEN"], ""), _cell(scores["CLOSED"], "")]
+            row.append(_cell(scores["ALL"], "{:.0f}-{:.0f}"))
+        row.append("-" if run["epoch"] is None else str(run["epoch"]))
+        row.append(run["evaluated"][:16].replace("T", " "))
+        only = [key.replace("_", " ") for key in ("question_only", "image_only") if run[key]]
+        row += [", ".join([run["model"], *only]), run["split"]]
+        rows.append([*row, f"{run['data']['name']} {run['data']['digest'][:6]}", recipe_line(run)])
+    above = {1 + 3 * index: title for index, title in enumerate(PROTOCOLS.values())}
+    lines = columns(rows, {0, 8, 9, 10, 11, 12}, above)
+    return lines + [f"left out: {why}" for why in found["left out"].values()]
+
+
+def format_runs(found):
+    """The lines for the content of `compare_runs`: names A, B, ..., scores, differences."""
+    letters = string.ascii_uppercase
+    names = [letters[i % 26] * (1 + i // 26) for i in range(len(found["runs"]))]
+    lines = [f"{name}: {run['path']}" for name, run in zip(names, found["runs"])]
+    rows = [["", "", "questions", *(f"{group.lower()}, 95% interval" for group in ORDER)]]
+    for title in PROTOCOLS.values():
+        for name, run in zip(names, found["runs"]):
+            scores = run["scores"][title]
+            cells = [_cell(scores[group]) for group in ORDER]
+            rows.append([title, name, str(scores["ALL"]["count"]), *cells])
+    lines += ["", *columns(rows, range(2))]
+    for name, pair in zip(names[1:], found["differences"]):
+        lines += ["", *_format_difference(pair, names[0], name)]
+    return lines
+
+
+def _format_difference(pair, a, b):
+    """The lines for one of the differences of `compare_runs`. a, b: names of the two runs."""
+    rows = [["", "", "questions", a, b, f"{a} - {b}", "95% interval"]]
+    rows[0] += [f"only {a} right", f"only {b} right", "McNemar p"]
+    for title in PROTOCOLS.values():
+        for group, row in pair[title].items():
             (ours, theirs), (low, high) = row["scores"], row["interval"]
-            print(
-                f"{title:16} {group.lower():8} {row['count']:>9} {ours:>6.1f} {theirs:>6.1f} "
-                f"{row['difference']:>+6.1f}  {f'{low:+.1f} to {high:+.1f}':>14}  "
-                f"{row['only first right']:>10}, {row['only second right']:<8} "
-                f"{row['mcnemar p']:>9.4f}"
-            )
+            cells = [title, group.lower(), str(row["count"]), f"{ours:.1f}", f"{theirs:.1f}"]
+            cells += [f"{row['difference']:+.1f}", f"{low:+.1f} to {high:+.1f}"]
+            cells += [str(row["only first right"]), str(row["only second right"])]
+            p = row["mcnemar p"]
+            rows.append([*cells, f"{p:.4f}" if p else "< 0.0001"])
+    return columns(rows, range(2))
 
 
 def main(arguments=None):
-    """The command line of scores.py: compare two runs."""
-    parser = argparse.ArgumentParser(description="Compare two runs on the same questions.")
-    parser.add_argument("A", type=Path, help="results folder, or predictions.json")
-    parser.add_argument("B", type=Path, help="the other one")
+    """The command line of scores.py: a table of runs, and runs compared."""
+    parser = argparse.ArgumentParser(
+        description="Scores of runs. Several runs are compared with the first one: paired "
+        "bootstrap over images, and McNemar's test."
+    )
+    add = parser.add_argument
+    text = "results folders or predictions.json, or folders of runs to list (default: results/)"
+    add("runs", nargs="*", type=Path, metavar="RUN", help=text)
+    add("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args(arguments)
-    compare_files(args.A, args.B)
+    paths = args.runs or [Path(os.path.relpath(HERE / "results"))]
+    if all(path.is_dir() and not (path / "predictions.json").exists() for path in paths):
+        found, format_lines = list_runs(paths), format_list
+    else:
+        found, format_lines = compare_runs(paths), format_runs
+    print(json.dumps(found, indent=1) if args.json else "\n".join(format_lines(found)))
