@@ -24,8 +24,9 @@ def test_seeds_are_trained_evaluated_and_summed_up(tmp_path, monkeypatch, capsys
             folder = Path(commands[-1][commands[-1].index("--output") + 1])
             folder.mkdir(parents=True)
             score = {"seed3": 0.5, "seed4": 0.6, "seed5": 0.7}[folder.name[-5:]]
-            groups = {group: {"score": score} for group in ("OPEN", "CLOSED", "ALL")}
-            for file in ("results.json", "results_all.json"):
+            for file, less in (("results.json", 0), ("results_all.json", 0.25)):
+                groups = {"OPEN": 0.1, "CLOSED": 0.9, "ALL": score - less}
+                groups = {group: {"score": value} for group, value in groups.items()}
                 (folder / file).write_text(json.dumps(groups))
         return 0
 
@@ -42,7 +43,18 @@ def test_seeds_are_trained_evaluated_and_summed_up(tmp_path, monkeypatch, capsys
     summary = json.loads((tmp_path / "results" / "mine" / "seeds.json").read_text())
     by_hand = {"mean": 60.0, "spread": 10.0, "scores": [50.0, 60.0, 70.0]}
     assert summary["freeform"]["ALL"] == by_hand and summary["seeds"] == [3, 4, 5]
-    assert "all 60.0 ± 10.0" in capsys.readouterr().out
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()][-7:]
+    assert lines[:2] == [
+        ["freeform", "freeform", "+", "para"],
+        ["seed", *2 * ["open", "closed", "all"]],
+    ]
+    assert lines[2:] == [
+        ["3", "10.0", "90.0", "50.0", "10.0", "90.0", "25.0"],
+        ["4", "10.0", "90.0", "60.0", "10.0", "90.0", "35.0"],
+        ["5", "10.0", "90.0", "70.0", "10.0", "90.0", "45.0"],
+        ["mean", "10.0", "90.0", "60.0", "10.0", "90.0", "35.0"],
+        ["standard", "deviation", "0.0", "0.0", "10.0", "0.0", "0.0", "10.0"],
+    ]
     monkeypatch.setattr(seeds, "run_process", lambda command: 2)
     assert train.main() == 2
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+import parallel
 from readers.json_files import read_json
 from scores import GROUPS, PROTOCOLS
-from utils import HERE, VERSION, Stopped, log, stop_signals, write_json
+from tools.compare import FILES, ORDER, columns
+from utils import HERE, VERSION, Stopped, UserError, log, stop_signals, write_json
 
 
 def run_process(command):
@@ -50,12 +52,30 @@ def mean_and_spread(tables):
     return out
 
 
+def format_seeds(seeds, summary):
+    """The lines of a table: a row for each seed, their mean and standard deviation.
+
+    summary: {protocol's title: `mean_and_spread(...)`}.
+    """
+    cells = [groups[group] for groups in summary.values() for group in ORDER]
+    rows = [["seed", *(group.lower() for _ in summary for group in ORDER)]]
+    for index, seed in enumerate(seeds):
+        rows.append([str(seed), *(f"{cell['scores'][index]:.1f}" for cell in cells)])
+    for title, key in (("mean", "mean"), ("standard deviation", "spread")):
+        rows.append([title, *(f"{cell[key]:.1f}" for cell in cells)])
+    above = {1 + len(ORDER) * index: title for index, title in enumerate(summary)}
+    return columns(rows, {0}, above)
+
+
 def train_seeds(args, name):
     """`train.py --seeds`: train and evaluate each seed, then write results/<run>/seeds.json.
 
     name: of the runs without --output. Returns the exit code of the first command that fails,
-    else 0. With --resume finished seeds stay and an interrupted one goes on.
+    else 0. With --resume finished seeds stay and an interrupted one goes on. Raises UserError
+    within torchrun.
     """
+    if parallel.environment_number("WORLD_SIZE") > 1:
+        raise UserError("--seeds trains one run after another: call it without torchrun")
     own = argparse.ArgumentParser(add_help=False)
     for argument in ("--seeds", "--seed", "--output"):
         own.add_argument(argument)
@@ -78,14 +98,11 @@ def train_seeds(args, name):
             log(f"--- {' '.join(command)}")
             if code := run_process([sys.executable, HERE / script, *command[1:]]):
                 return code
-        for file, title in zip(("results.json", "results_all.json"), PROTOCOLS.values()):
+        for file, title in zip(FILES, PROTOCOLS.values()):
             tables[title].append(read_json(evaluated / file))
     summary = {title: mean_and_spread(found) for title, found in tables.items()}
     about = {"version": VERSION, "seeds": seeds, "arguments": list(map(str, rest))}
     write_json(results / "seeds.json", about | summary)
-    log(f"{args.seeds} seeds, mean and standard deviation in %:")
-    for title, groups in summary.items():
-        cells = [f"{g.lower()} {v['mean']:.1f} ± {v['spread']:.1f}" for g, v in groups.items()]
-        log(f"  {title}: {', '.join(cells)}")
-    log(f"written: {results / 'seeds.json'}")
+    log(f"written: {results / 'seeds.json'}; scores in %:")
+    log("\n".join(format_seeds(seeds, summary)))
     return 0
