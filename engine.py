@@ -36,11 +36,6 @@ def cosine_rate(epoch, epochs, base):
     return base * (1 + math.cos(math.pi * (epoch - peak) / (epochs - peak)))
 
 
-def polynomial_rate(epoch, epochs, base):
-    """Pre-training's rate in five stages: base * (1 - stage / 5)^0.9 (docs/METHOD.md 5.3)."""
-    return base * (1 - 5 * epoch // epochs / 5) ** 0.9
-
-
 RATES = {"steps": step_rate, "cosine": cosine_rate}
 
 
@@ -109,7 +104,7 @@ class Trainer:
         self.clip_norm, self.warmup = clip_norm, warmup
         self.describe = lambda batch: ""
         self.on_gpu = next(model.parameters()).is_cuda
-        self.epoch, self.best, self.history = 0, -math.inf, []
+        self.epoch, self.best, self.history, self.usual = 0, -math.inf, [], 0.0
         self.sums = [0.0, 0, 0, 0]  # of this epoch: loss, right answers, answers, steps
         self.unread, self.stopped, self.writer = [], [], None
         self.last_save = f"{folder}/last.pth holds what was reached before"
@@ -139,7 +134,7 @@ class Trainer:
         self.model.train()
         self.began = self.safe = time.perf_counter()
         done, count = self.sums[3], len(batches)
-        options = {"desc": title, "unit": "step", "leave": False, "disable": not is_first()}
+        options = {"desc": title, "unit": "step", "leave": False, "disable": not is_first() or None}
         with tqdm(batches[done:], initial=done, total=count, **options) as bar:
             for batch in bar:
                 factor = min(1, (self.epoch * count + self.sums[3] + 1) / max(self.warmup, 1))
@@ -190,7 +185,21 @@ class Trainer:
             self.sums[0] += loss * part
             self.sums[1] += int(right)
             self.sums[2] += answers
+            self.watch(loss, f"step {step}")
         self.unread = []
+
+    def watch(self, loss, where):
+        """Warn, once a run, of a loss above a thousand times the usual one.
+
+        Usual is the first epoch's mean, and before that epoch ends its first step's loss.
+        """
+        self.usual = self.usual or loss
+        if loss > 1000 * self.usual:
+            log(
+                f"WARNING: epoch {self.epoch}, {where}: the loss explodes, from {self.usual:.3g} "
+                f"to {loss:.3g}: lower --lr or warm up for longer; the run goes on"
+            )
+            self.usual = math.inf
 
     def end_epoch(self, epochs, validate=None, every=1, save_every=0):
         """Validate, log and save after every `every` epochs, and after the last of `epochs`.
@@ -202,6 +211,8 @@ class Trainer:
         epoch, steps = self.epoch, self.sums[3]
         row = {"epoch": epoch, "rate": self.rate, "loss": total / max(steps, 1)}
         row["train_score"] = right / max(answers, 1)
+        self.watch(row["loss"], "on average")
+        self.usual = row["loss"] if epoch == 0 and self.usual < math.inf else self.usual
         self.epoch, self.sums = epoch + 1, [0.0, 0, 0, 0]
         keep = save_every and (epoch + 1) % save_every == 0
         if (epoch + 1) % every and epoch + 1 < epochs and not keep:
@@ -241,7 +252,7 @@ class Trainer:
             return
         state = self.kept | {"version": VERSION, "epoch": epoch, "best": self.best}
         state |= {"history": self.history, "sums": list(sums), "random": random}
-        state["model"] = self.model.state_dict()
+        state |= {"model": self.model.state_dict(), "usual": self.usual}
         if with_optimizer:
             state["optimizer"] = self.optimizer.state_dict()
         save_checkpoint(self.folder / name, state)
@@ -259,7 +270,7 @@ class Trainer:
                 if self.on_gpu and state["random"][rank][1] is not None:
                     torch.cuda.set_rng_state(state["random"][rank][1])
             self.epoch, self.best = state["epoch"] + 1, state["best"]
-            self.history = list(state["history"])
+            self.history, self.usual = list(state["history"]), float(state.get("usual", 0))
             self.sums = list(state["sums"])
             if rank:  # the sums are added up over the processes
                 self.sums[:3] = [0.0, 0, 0]

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from parallel import first_alone
 from readers.digests import digest_bytes, digest_state
 from readers.h5_files import is_current, write_rows
-from utils import MEAN, SIZE, STD, first_writable
+from utils import MEAN, SIZE, STD, first_writable, log
 
 
 @functools.cache
@@ -121,7 +121,7 @@ def model_inputs(image_side, data, device, frozen, blank=False):
 def image_batches(data, device, batch_size, title):
     """All images in order, behind a progress bar: images (B, 3, 224, 224) on the device."""
     count, store = len(data.image_names), ImageStore(data.images_path)
-    for start in tqdm(range(0, count, batch_size), desc=title, unit="batch", leave=False):
+    for start in tqdm(range(0, count, batch_size), title, leave=False, unit="batch", disable=None):
         yield to_float(store[range(start, min(start + batch_size, count))].to(device))
 
 
@@ -138,6 +138,7 @@ def encode_images(image_side, data, device, batch_size=16):
         if is_current(path := folder / f"maps_{key}.h5", "maps", count, key):
             return path
     path = first_writable(data.folders) / path.name
+    log(f"Encoding {count} images once, into {path}")
     was_training = image_side.training
     image_side.eval()
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # for later float32 runs

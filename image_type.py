@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from utils import ORGANS
+from utils import ORGANS, log
 
 
 class ImageTypeClassifier(nn.Module):
@@ -57,8 +57,8 @@ def train_image_type(classifier, read, labels, device, seed, epochs=8):
     generator = torch.Generator().manual_seed(seed)
     # on a CPU pooling and batch norm take two thirds of the time in this layout
     classifier.train().to(memory_format=torch.channels_last)
-    title = "training the image-type classifier"
-    for _ in tqdm(range(epochs), desc=title, unit="epoch", leave=False):
+    log("training the image-type classifier")
+    for _ in tqdm(range(epochs), desc="image types", unit="epoch", leave=False, disable=None):
         keys = []
         for one in filter(None, by_organ):
             order = torch.randperm(max(each, len(one)), generator=generator)[:each]
@@ -91,3 +91,14 @@ def image_type_accuracy(classifier, read, labels, device, batch_size=64):
         target = torch.tensor([labels[key] for key in batch], device=device)
         right += (classifier(read(batch)).argmax(1) == target).sum().item()
     return right / len(keys)
+
+
+def train_on_questions(classifier, questions, data, device, seed):
+    """Train the classifier on the images of some questions, in place, and log its accuracy there.
+
+    data: their RadData.
+    """
+    labels, read = image_organs(questions), image_reader(data, device)
+    train_image_type(classifier, read, labels, device, seed)
+    right = 100 * image_type_accuracy(classifier, read, labels, device)
+    log(f"image-type classifier: trained, right on {right:.1f}% of the training images")

@@ -27,7 +27,7 @@ from dataset_MTPT import (
 )
 from dataset_RAD import find_data
 from decoders import PretrainingModel, pretraining_loss
-from engine import Trainer, batches, polynomial_rate
+from engine import Trainer, batches
 from features import to_float
 from image_type import (
     ImageTypeClassifier,
@@ -184,6 +184,11 @@ def default_epochs(organ_set, batch_size, device):
     return max(1 if device.type == "cpu" else 100, round(STEPS / steps))
 
 
+def polynomial_rate(epoch, epochs, base):
+    """Pre-training's rate in five stages: base * (1 - stage / 5)^0.9 (docs/METHOD.md 5.3)."""
+    return base * (1 - 5 * epoch // epochs / 5) ** 0.9
+
+
 def make_optimizer(model, lr, encoder_rate):
     """Adamax (docs/METHOD.md section 5.3). The encoder's rate is `encoder_rate` times others'."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
@@ -227,7 +232,7 @@ def pretrain_organ(organ_set, data, args, device, results_dir, start_of):
         parallel.synchronise_norms(model)
         parallel.own_random_numbers(args.seed)
     trained = parallel.wrap(model)
-    precision = utils.choose_precision(args.precision, device)
+    precision = utils.choose_precision(args.precision, device, kept and kept.get("precision"))
 
     # images and questions
     entries, new_entries = [], []
@@ -276,6 +281,7 @@ def pretrain_organ(organ_set, data, args, device, results_dir, start_of):
         "settings": checkpoints.settings_of(args),
         "model_arguments": arguments,
         "phantom": organ_set.phantom or args.compatibility and data.phantom,
+        "precision": precision,
     }
     held = None
     if parallel.is_first():
@@ -367,16 +373,13 @@ def main():
                 "move it away or name another --output"
             )
     # before anything takes time
+    utils.check_writable(args.output, "--output")
+    utils.check_writable(results_dir, "--results")
     organ_results.read_results(results_dir)
     with parallel.first_alone():
         sets = find_organ_sets(args.MTPT_dir, organs)
     with parallel.first_alone():
         data = find_data(args.RAD_dir, log=log)
-    for folder in (args.output, results_dir):
-        if not utils.writable(folder):
-            raise UserError(
-                f"{folder} can't be written: name another folder with --output or --results"
-            )
     start_of = functools.cache(imagenet_start)
     for name in trained:
         pretrain_organ(sets[name], data, args, device, results_dir, start_of)

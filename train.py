@@ -15,20 +15,14 @@ from pathlib import Path
 
 import torch
 
+import dataset_RAD as rad
 import engine
 import parallel
 import utils
 from base_model import CHANNELS
-from dataset_RAD import (
-    find_data,
-    set_question_len,
-    split_validation,
-    training_questions,
-    without_questions,
-)
 from extras import PRIOR_COMPONENTS, PriorOutput, idf_weights, mean_cells
 from features import model_inputs
-from image_type import image_organs, image_reader, image_type_accuracy, train_image_type
+from image_type import train_on_questions
 from readers import checkpoints, vectors, weights
 from text_rules import QUESTION_LEN
 from utils import HERE, ORGANS, UserError, log
@@ -201,7 +195,7 @@ def new_model(args, data, frozen):
     if found:
         table, description = torch.from_numpy(found[0]), f"{description}; {found[1]}"
         if args.idf:
-            idf = idf_weights(training_questions(data, args.split), data.ntoken)
+            idf = idf_weights(rad.training_questions(data, args.split), data.ntoken)
             table, description = table * idf[:, None], f"{description} times idf"
         model.w_emb.initialise(table)
         if args.prior:
@@ -269,26 +263,25 @@ def main():
     if args.seeds > 1:
         from tools.seeds import train_seeds
 
-        if parallel.environment_number("WORLD_SIZE") > 1:
-            raise UserError("--seeds trains one run after another: call it without torchrun")
         return train_seeds(args, run_name(args))
     device = utils.choose_device(parallel.begin(args.gpu))
     output = args.output or HERE / "saved_models" / run_name(args)
+    utils.check_writable(output, "--output")
     recipe, changed = recipe_of(args)
     log(f"{args.model}, recipe {recipe}{f', changed: {changed}' if changed else ''}; {output}")
 
     # the data, and the settings that depend on them and on the machine
     with parallel.first_alone():
-        data = find_data(args.RAD_dir, log=log)
-    data = set_question_len(data, args.question_len)
-    data = without_questions(data) if args.image_only else data
-    questions = training_questions(data, args.split)
-    train, val = split_validation(questions, args.val_fraction, args.split, args.seed)
+        data = rad.find_data(args.RAD_dir, log=log)
+    data = rad.set_question_len(data, args.question_len)
+    data = rad.without_questions(data) if args.image_only else data
+    questions = rad.training_questions(data, args.split)
+    train, val = rad.split_validation(questions, args.val_fraction, args.split, args.seed)
     if len(train) < 2:
         raise UserError(f"{len(train)} training questions are left: lower --val_fraction")
     frozen = device.type == "cpu" if args.freeze_encoders is None else args.freeze_encoders
     args.freeze_encoders = frozen
-    precision = utils.choose_precision(args.precision, device)
+    precision = utils.choose_precision(args.precision, device, kept and kept.get("precision"))
     usual = EPOCHS["phantom" if data.phantom else "real"][args.schedule]
     args.epochs = args.epochs or (usual if frozen or data.phantom else 80)
     if kept and (planned := kept["settings"]["epochs"]) != args.epochs:
@@ -313,11 +306,7 @@ def main():
         model.image.to(memory_format=torch.channels_last)
     if frozen:
         if args.distmodal and not start:
-            labels, read = image_organs(train), image_reader(data, device)
-            classifier = model.image.image_type
-            train_image_type(classifier, read, labels, device, args.seed)
-            right = 100 * image_type_accuracy(classifier, read, labels, device)
-            log(f"image-type classifier: trained, right on {right:.1f}% of the training images")
+            train_on_questions(model.image.image_type, train, data, device, args.seed)
         model.image.freeze()
     inputs = model_inputs(model.image, data, device, frozen, args.question_only)
     if not start and args.prior and frozen:
@@ -338,7 +327,7 @@ def main():
     facts |= {"training_questions": len(train), "validation_questions": len(val)}
     if parallel.is_first():
         utils.write_json(output / "run.json", checkpoint | facts)
-    checkpoint |= {"dictionary": data.dictionary, "answers": data.answers}
+    checkpoint |= {"dictionary": data.dictionary, "answers": data.answers, "precision": precision}
     trainer = engine.Trainer(model, optimizer, output, checkpoint, args.clip_norm)
     trainer.describe = lambda batch: f"; questions {', '.join(str(q.qid) for q in batch)}"
     if kept:

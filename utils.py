@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import importlib
 import json
 import os
@@ -19,6 +18,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+
+try:
+    import fcntl
+except ImportError:  # Windows: `run_main` refuses
+    fcntl = None
 
 HERE = Path(__file__).resolve().parent
 VERSION = 5  # of checkpoints and result files; files of another version are refused
@@ -145,6 +149,9 @@ def run_main(main):
     def terminate(number, _):
         raise Stopped(number)  # so that temporary files are removed
 
+    prepare_streams()
+    if fcntl is None:
+        sys.exit(fail("this program runs on Linux and macOS; on Windows it runs within WSL"))
     in_main = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGTERM, terminate) if in_main else None
     try:
@@ -180,6 +187,16 @@ def run_main(main):
     sys.exit(code)
 
 
+def prepare_streams():
+    """Let stdout and stderr replace characters that their encoding lacks; a closed one is none."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        elif hasattr(stream, "reconfigure"):  # a notebook's can't be
+            stream.reconfigure(errors="replace")
+
+
 def fail(message):
     """Print one line on stderr and return the exit code 2."""
     print(f"error: {message}", file=sys.stderr)
@@ -188,7 +205,7 @@ def fail(message):
 
 def run_facts(device, precision, processes):
     """Facts of a run for its run.json: command, machine and versions, plain values."""
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
     versions["torchvision"] = version("torchvision")
     facts = {"command": sys.argv, "device": str(device), "precision": precision}
     return facts | {"processes": processes, "versions": versions}
@@ -239,7 +256,8 @@ def write_json(path, value, indent=1):
     """Write `value` as JSON (UTF-8) atomically."""
     with atomic_path(path) as temporary:
         text = json.dumps(value, indent=indent, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        # a name that is no text has surrogates, which stay escaped as JSON does it
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def cache_base():
@@ -263,6 +281,16 @@ def writable(folder):
             return True
     except OSError:
         return False
+
+
+def check_writable(folder, option):
+    """Raise UserError, before anything takes time, when files can't be made in `folder`.
+
+    It is not made yet. option: the argument that names another one.
+    """
+    above = (folder.absolute(), *folder.absolute().parents)
+    if not writable(next(path for path in above if os.path.lexists(path))):
+        raise UserError(f"{folder} can't be written: name another place with {option}")
 
 
 def first_writable(folders):
@@ -331,20 +359,27 @@ def has_bf16(device_type):
         return torch.cuda.get_device_capability() >= (8, 0)
     with contextlib.suppress(OSError):
         flags = Path("/proc/cpuinfo").read_text().split()
-        return "avx512_bf16" in flags or "amx_bf16" in flags
+        native = "avx512_bf16" in flags or "amx_bf16" in flags
+        # oneDNN can be told to use less than the processor has
+        return native and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return False
 
 
-def choose_precision(precision, device):
+def choose_precision(precision, device, before=None):
     """ "float32" or "bf16" as asked; "auto" is bf16 where it is native, else float32.
 
+    before: the precision so far of a run that goes on; another one now is logged.
     On a GPU TF32 multiplies whatever bf16's autocast leaves in float32, but not with "float32".
     """
     if device.type == "cuda":
         tf32 = precision != "float32"
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     if precision == "auto":
-        return "bf16" if has_bf16(device.type) else "float32"
+        precision = "bf16" if has_bf16(device.type) else "float32"
+    if before not in (None, precision):
+        log(
+            f"NOTE: the run was in {before} so far; on this {device.type} it goes on in {precision}"
+        )
     return precision
 
 

@@ -1,6 +1,7 @@
 """The weights that a new model starts from: MTPT files, ImageNet, a pre-trained language side."""
 
 import socket
+import sys
 from http.client import HTTPException
 
 import torch
@@ -33,10 +34,10 @@ def imagenet_state(name):
         return {f"net.{key}": value for key, value in state.items() if not key.startswith("_fc.")}
     from torchvision.models import ResNet34_Weights
 
-    timeout = socket.getdefaulttimeout()
+    bar, timeout = sys.stderr.isatty(), socket.getdefaulttimeout()
     socket.setdefaulttimeout(10)
     try:
-        state = ResNet34_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+        state = ResNet34_Weights.IMAGENET1K_V1.get_state_dict(progress=bar, check_hash=True)
     except (OSError, RuntimeError, EOFError, HTTPException):
         return None  # no network, no space, a damaged download
     finally:

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from pretraining_runs import SMALL, call
 
-import engine
 import pretrain
 from base_model import make_encoder
 from readers.checkpoints import read_checkpoint
@@ -94,7 +93,7 @@ def test_polynomial_rate():
     """docs/METHOD.md section 5.3: power 0.9, every 20 of 100 epochs; a short run has 5 stages."""
 
     def rates(epochs):
-        return [engine.polynomial_rate(epoch, epochs, 0.01) for epoch in range(epochs)]
+        return [pretrain.polynomial_rate(epoch, epochs, 0.01) for epoch in range(epochs)]
 
     assert all(len(set(rates(epochs))) == 5 for epochs in (5, 7, 10, 14, 100, 333))
     assert rates(100)[0] == rates(100)[19] == 0.01
