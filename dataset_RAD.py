@@ -13,6 +13,7 @@ from typing import NamedTuple
 import text_rules
 from readers import prepared, records
 from readers.archive import IMAGE_INDEX, IMAGE_PICKLE, archive_images, read_archive
+from readers.data_folder import advice, form_or_error
 from readers.download import NoNetwork, download_public
 from readers.image_names import find_images
 from readers.images import read_images
@@ -99,7 +100,7 @@ def prepare(folder, *, log=print):
     can't be used.
     """
     folder = Path(folder).resolve()
-    kind = records.form_or_error(folder)
+    kind = form_or_error(folder)
     train, test, sources = records.read_records(folder, kind)
     names = sorted({record["image_name"] for record in train + test})
     if kind == "archive":
@@ -107,14 +108,15 @@ def prepare(folder, *, log=print):
         sources += [folder / name for name in ARCHIVE_PICKLES]
     else:
         dictionary, answers = text_rules.build_dictionary(train), text_rules.build_answers(train)
-    # the very pixels that official checkpoints were trained on
-    from_pickle = kind == "archive" and (folder / IMAGE_PICKLE).is_file()
-    if from_pickle:
+    if kind == "archive" and (folder / IMAGE_PICKLE).is_file():
+        # the very pixels that official checkpoints were trained on
+        images = archive_images(folder, names)
         sources += [folder / IMAGE_INDEX, folder / IMAGE_PICKLE]
     else:
         files = find_images(folder, names)
+        images = read_images(folder, files)
         if files.faults:
-            list(read_images(folder, files))  # it raises, listing the damaged ones too
+            list(images)  # it raises, listing the damaged ones too
         sources += files.paths.values()
     digest = prepared.source_digest(sources)
 
@@ -122,10 +124,6 @@ def prepare(folder, *, log=print):
     if not current:
         count = f"{len(train) + len(test):,} questions and {len(names)} images"
         log(f"Preparing {count} of {folder} in {home}")
-        if from_pickle:
-            images = archive_images(folder, names)
-        else:
-            images = read_images(folder, files)
         prepared.write_prepared(home, images, names, digest, dictionary, answers)
     train, test = _make_questions(train, test, names, dictionary, answers)
     phantom = (folder / PHANTOM_MARK).is_file()
@@ -270,6 +268,8 @@ def _public_data(download, log):
     for base in (DATA_RAD, cache_base()):
         if find_form(base / "public"):
             return prepare(base / "public", log=log)
+    if hint := advice(DATA_RAD):
+        log(f"WARNING: no data in {DATA_RAD} yet: {hint}")
     if not download:
         return None
     try:

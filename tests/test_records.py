@@ -1,9 +1,10 @@
 """Records: the public form's conversion, and every fault in one clear line."""
 
+import json
 from collections import Counter
 
 import pytest
-from helpers import error_of, load, processed, record
+from helpers import error_of, load, prepare, processed, record
 
 from readers.records import FIELDS, PUBLIC_JSON, convert_public, question_types
 
@@ -80,12 +81,93 @@ def test_bad_records(tmp_path, change, words):
         assert word in message
 
 
-def test_missing_field_is_named(tmp_path):
-    bad = record(4)
-    del bad["question_type"]
-    message = error_of(processed(tmp_path / "d", train=[record(1), bad]))
-    where = "trainset.json, record 1 (counting from 0, qid 4)"
-    assert f"{where} lacks the field 'question_type'" in message
+def test_all_missing_fields_of_all_records_are_named_at_once(tmp_path):
+    bad, worse = record(4), record(5, answer=None)
+    del bad["question_type"], worse["question_type"]
+    bad["Question Type"] = "PRES"
+    test = [{"question_id": 7, "image": "i0.jpg", "question": "is it?", "answer": "no"}] * 30
+    message = error_of(processed(tmp_path / "d", [record(1), bad, worse], test))
+    train, test = message.split("testset.json")
+    assert "trainset.json: fields are missing: " in train
+    assert "'answer' (1 of 3 records: record 2 (qid 5))" in train
+    assert "'question_type' (2 of 3 records: record 1 (qid 4), record 2 (qid 5))" in train
+    assert "'Question Type' may be 'question_type'" in train
+    missing = "'qid', 'image_name', 'image_organ', 'answer_type', 'question_type', 'phrase_type'"
+    assert f"{missing} (all 30 records)" in test
+    assert "'question_id' may be 'qid'" in test and "'image' may be 'image_name'" in test
+    assert "data_RAD/README.md has a table" in test
+
+
+def test_all_bad_records_are_named_at_once(tmp_path):
+    train = [record(i, answer="") for i in range(10, 40)] + [record(1), record(2, answer=" \t")]
+    train += [record(3, image_organ="FOOT"), 5]
+    message = error_of(processed(tmp_path / "d", train, [record(50, answer_type="MAYBE")]))
+    assert "record 0 (qid 10), record 1 (qid 11)" in message and "record 19 (qid 29)" in message
+    assert "and 11 more: the answer is empty" in message and "record 20" not in message
+    assert "record 32 (qid 3): unknown image_organ 'FOOT'" in message
+    assert "record 33: it is not an object but int" in message
+    assert "testset.json, record 0 (qid 50): answer_type 'MAYBE'" in message
+    organs = [record(i, image_organ=f"part{i}") for i in range(1000)]
+    message = error_of(processed(tmp_path / "e", organs))
+    assert "'part7'" in message and "and 992 other faults" in message
+
+
+@pytest.mark.parametrize(
+    "answer, words",
+    [
+        (float("nan"), "'answer' is NaN"),
+        (float("inf"), "'answer' is Infinity"),
+        ("nan", "missing value"),
+        (" NaN ", "missing value"),
+        ("\u3000\u200b", "nothing is left"),
+        ("?", "nothing is left of the answer '?'"),
+        ("The", "nothing is left of the answer 'The'"),
+    ],
+)
+def test_what_is_no_answer_is_refused(tmp_path, answer, words):
+    message = error_of(processed(tmp_path / "d", test=[record(3), record(5, answer=answer)]))
+    assert words in message and "testset.json, record 1 (qid 5)" in message
+
+
+@pytest.mark.parametrize("answer", [0, 4.5, "0", "none", "null", "n/a", "Nantes"])
+def test_answers_that_only_look_empty_are_taken(tmp_path, answer):
+    data = prepare(processed(tmp_path / "d", test=[record(3, answer=answer)]))
+    assert data.test[0].raw_answer == str(answer)
+
+
+def test_nan_in_another_field_is_named(tmp_path):
+    train = [record(1, question_type=float("nan")), record(2)]
+    message = error_of(processed(tmp_path / "d", train))
+    assert "record 0 (qid 1): the field 'question_type' is NaN" in message
+
+
+def test_json_lines_load_as_the_list_does(tmp_path):
+    listed = prepare(processed(tmp_path / "a"))
+    folder = processed(tmp_path / "b")
+    rows = json.loads((folder / "trainset.json").read_text())
+    text = "\r\n".join(json.dumps(row) for row in rows)
+    (folder / "trainset.json").write_text(f"\ufeff{text}\r\n\n", encoding="utf-8")
+    test = json.loads((folder / "testset.json").read_text())[0]  # one line, and another ending
+    (folder / "testset.json").unlink()
+    (folder / "testset.jsonl").write_text(json.dumps(test))
+    lines = prepare(folder)
+    assert lines.train == listed.train and lines.test == listed.test
+
+
+def test_both_files_in_another_encoding_are_named_at_once(tmp_path):
+    folder = processed(tmp_path / "d")
+    for name in ("trainset.json", "testset.json"):
+        text = (folder / name).read_text()
+        (folder / name).write_text(text, encoding="utf-16")
+    message = error_of(folder)
+    assert message.count("its encoding is UTF-16") == 2
+
+
+def test_a_list_within_an_object_is_named(tmp_path):
+    folder = processed(tmp_path / "d")
+    (folder / "trainset.json").write_text('{"version": 1, "questions": [1]}')
+    message = error_of(folder)
+    assert "list of records, not an object with the keys version, questions" in message
 
 
 @pytest.mark.parametrize(
@@ -109,11 +191,6 @@ def test_empty_test_part_and_missing_pieces(tmp_path):
     assert "no test questions" in error_of(processed(tmp_path / "a", test=[]))
     frame = [record(3, phrase_type="frame")]
     assert "frame" in error_of(processed(tmp_path / "b", test=frame))
-    assert "no such folder" in error_of(tmp_path / "none")
-    (tmp_path / "empty").mkdir()
-    message = error_of(tmp_path / "empty")
-    for name in (PUBLIC_JSON, "trainset.json", "dictionary.pkl", "--RAD_dir"):
-        assert name in message
     folder = processed(tmp_path / "c")
     (folder / "testset.json").unlink()
     assert "testset.json" in error_of(folder)

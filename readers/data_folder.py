@@ -1,0 +1,99 @@
+"""Which form of VQA-RAD a folder holds, and what to do about a folder that holds none."""
+
+import shlex
+from itertools import groupby
+
+from readers.image_names import IMAGE_FOLDERS, PACKED
+from readers.names import find_folders, listing, shown
+from readers.records import ARCHIVE_PICKLES, PUBLIC_JSON, TEST_JSON, TRAIN_JSON, find_form
+from utils import PHANTOM_MARK, UserError
+
+PAGE = "osf.io/89kps"
+ADVICE = {  # endings of names, and what to do about such a file
+    (".xlsx", ".xls", ".ods"): f"a spreadsheet: the .json file beside it at {PAGE} is wanted",
+    (".parquet", ".arrow"): "a file of Hugging Face's form, which is not read yet: get the public "
+    f"release at {PAGE}",
+    PACKED: "a packed file: unpack it first",
+    (".csv", ".tsv"): "a table: make JSON of it, with the fields of data_RAD/README.md",
+    (".part", ".crdownload", ".download", ".partial"): "a begun download: get it again",
+    (".json", ".jsonl", ".ndjson"): f"JSON of another name: call it {TRAIN_JSON} and {TEST_JSON}, "
+    f"or '{PUBLIC_JSON}'",
+}
+OURS = ("prepared", "dictionary.json", "answers.json", "imgid2idx.json")
+MANY = 1000  # names of a folder that are looked at for a message
+
+
+def form_or_error(folder):
+    """The form of the data in `folder`. Raises UserError when there are none."""
+    if not folder.is_dir():
+        there = next(parent for parent in folder.parents if parent.is_dir())
+        if folder.exists():
+            raise UserError(f"{folder} is a file: name the folder that holds it by --RAD_dir")
+        raise UserError(
+            f"no such folder: {folder} ({there} holds {shown(listing(there))}); name the one with "
+            "VQA-RAD by --RAD_dir"
+        )
+    kind = find_form(folder)
+    if kind is None:
+        raise UserError(
+            f"no VQA-RAD data in {folder}: it holds {shown(listing(folder))}"
+            f"{'; ' if (found := advice(folder)) else ''}{found}; looked for '{PUBLIC_JSON}' "
+            f"(public release), {TRAIN_JSON} and {TEST_JSON} (processed split), "
+            f"{ARCHIVE_PICKLES[0]} beside these two (authors' archive); put one of these there, "
+            "name another folder by --RAD_dir, or leave --RAD_dir out"
+        )
+    return kind
+
+
+def advice(folder):
+    """What to do about a folder without data: on data near it, or on files of other kinds.
+
+    It is "" where nothing looks like data.
+    """
+    files, folders = _below(folder)
+    places = [place for place in folders if _holds_data(place)]
+    if places:
+        lower = "one folder" if places[0].parent == folder else "two folders"
+        if len(places) == 1 and not find_folders(places[0], IMAGE_FOLDERS):
+            if images := find_folders(folder, IMAGE_FOLDERS):
+                return f"the data lie in {places[0]}, the images in {images[0]}: put them together"
+        named = " or ".join(f"--RAD_dir {shlex.quote(str(place))}" for place in places[:3])
+        return f"the data lie {lower} lower: {named}"
+    if _holds_data(folder.parent):
+        return f"the data lie one folder higher: --RAD_dir {shlex.quote(str(folder.parent))}"
+    kinds = [(_advice_on(path), str(path.relative_to(folder))) for path in files]
+    kinds = sorted((text, name) for text, name in kinds if text)
+    found = groupby(kinds, key=lambda kind: kind[0])
+    return "; ".join(f"{shown([name for _, name in group])}: {text}" for text, group in found)
+
+
+def _below(folder, depth=2):
+    """(files, folders) in `folder` and `depth` folders lower; none of the program's own."""
+    files, folders = [], []
+    for name in listing(folder)[:MANY]:
+        path = folder / name
+        if name[:1] == "." or name in (*OURS, "__MACOSX") or (path / PHANTOM_MARK).exists():
+            continue
+        if not path.is_dir():
+            files.append(path)
+            continue
+        folders.append(path)
+        if depth:
+            lower = _below(path, depth - 1)
+            files, folders = files + lower[0], folders + lower[1]
+    return files, sorted(folders, key=lambda path: len(path.parts))
+
+
+def _holds_data(folder):
+    """True for a folder with VQA-RAD, or a part of it."""
+    try:
+        return find_form(folder) is not None
+    except UserError:
+        return True
+
+
+def _advice_on(path):
+    """What to do about a file, or ""."""
+    if path.name.lower().startswith("glove"):
+        return ""
+    return next((text for ends, text in ADVICE.items() if path.name.lower().endswith(ends)), "")
