@@ -2,12 +2,14 @@
 
 import re
 
+from readers.plain_text import plain_text
+
 QUESTION_LEN = 12  # words kept of a question
 
 
 def tokenize(question):
     """All words of a question."""
-    text = question.lower()
+    text = plain_text(question).lower()
     for tail in ("? -yes/no", "? -open", "? - open"):
         text = text.replace(tail, "")
     text = text.replace(",", "").replace("?", "").replace("'s", " 's").replace("...", "")
@@ -54,7 +56,7 @@ def normalise_answer(answer):
 
     Then "," is removed and "x ray" becomes "xray".
     """
-    raw = text = str(answer)
+    raw = text = plain_text(str(answer))
     number_comma = re.search(r"\d,\d", raw) is not None
     for mark in _PUNCTUATION:
         beside_space = mark + " " in raw or " " + mark in raw
