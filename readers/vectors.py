@@ -3,9 +3,11 @@
 docs/FORMATS.md section 1 says which files are looked for, and where.
 """
 
+import codecs
 import contextlib
 import io
 import os
+import re
 import struct
 import zipfile
 import zlib
@@ -17,13 +19,18 @@ from tqdm import tqdm
 
 from readers.digests import digest_bytes, digest_files
 from readers.json_files import read_json
+from readers.names import fold, listing
 from readers.prepared import PREPARED_VERSION
 from readers.records import DATA_RAD
 from utils import UserError, atomic_path, cache_base, reason, write_json
 
 EMBEDDING_DIMS = {"glove": 300, "biowordvec": 200}  # the paper's
 GLOVE_DIMS, GLOVE_TEXT, GLOVE_ZIP = (300, 200, 100, 50), "glove.6B.{}d.txt", "glove.6B.zip"
-FORMS = (".npy", ".txt", ".zip", ".bin")  # of one width the first is taken
+# of one width the table of the first corpus is taken, and of one corpus the first form
+GLOVE_CORPORA, FORMS = ("6b", "840b", "42b"), (".npy", ".txt", ".zip", ".bin")
+GLOVE_NAME = re.compile(
+    rf"glove\.({'|'.join(GLOVE_CORPORA)})(?:\.({'|'.join(map(str, GLOVE_DIMS))})d)?(\.txt|\.zip)?"
+)
 LONGEST, BLOCK = 1 << 20, 1 << 22  # bytes: of a line of text, and read at once of a binary table
 
 
@@ -39,7 +46,8 @@ SOURCES = {
     "glove": Source(
         "GloVe",
         "glove6b_init_300d.npy",
-        "glove.6B.300d.txt, 200d or 100d, or glove.6B.zip; --download_glove gets it",
+        "glove.6B.300d.txt, 200d or 100d, glove.6B.zip or glove.840B.300d.zip; "
+        "--download_glove gets the first zip",
     ),
     "biowordvec": Source(
         "BioWordVec",
@@ -52,13 +60,13 @@ SOURCES = {
 def find_embedding(data, name, log=print):
     """`load_embedding` of the widest table that is found, or None with a warning.
 
-    Looks in the data's folder, in data_RAD, for each in a folder called `name` in it or beside
-    it, and in the cache.
+    Looks in the data's folder, in data_RAD, for each in folders called `name` or as GloVe's files
+    (glove.6B/) in it or beside it, and in the cache.
     """
     folders = [
-        folder
+        place
         for base in (data.folder, DATA_RAD)
-        for folder in (base, base / name, base.parent / name)
+        for place in (base, *_table_folders(base, name), *_table_folders(base.parent, name))
     ]
     vectors = load_embedding(data, name, None, [*folders, cache_base()], log)
     if vectors is None:
@@ -67,6 +75,17 @@ def find_embedding(data, name, log=print):
             "start random"
         )
     return vectors
+
+
+def _table_folders(base, name, depth=1):
+    """The folders in `base` that are called `name` or as GloVe's files, and such in them."""
+    folders = []
+    for entry in listing(base):
+        glove = name == "glove" and GLOVE_NAME.fullmatch(fold(entry))
+        if (glove or fold(entry) == name) and (base / entry).is_dir():
+            folders.append(base / entry)
+            folders += _table_folders(base / entry, name, depth - 1) if depth else []
+    return folders
 
 
 def load_embedding(data, name, dim, folders, log=print):
@@ -93,22 +112,31 @@ def load_embedding(data, name, dim, folders, log=print):
 
 
 def _tables(name, folders):
-    """[(dim, path)] of the tables in `folders`, the widest first. Raises UserError."""
+    """[(dim, path)] of the tables in `folders`, the widest first. Raises UserError.
+
+    Of one width the authors' array comes first, then the order of GLOVE_CORPORA and of FORMS.
+    """
     tables = []
     for folder in dict.fromkeys(Path(folder) for folder in folders if folder):
-        tables.append((EMBEDDING_DIMS[name], folder / SOURCES[name].array))
-        if name == "glove":
-            tables += [(dim, folder / GLOVE_TEXT.format(dim)) for dim in GLOVE_DIMS]
-            if (folder / GLOVE_ZIP).is_file():
-                with open_glove_zip(folder / GLOVE_ZIP) as (_, members):
-                    tables += [(dim, folder / GLOVE_ZIP) for dim in members]
-        else:
-            for path in sorted(folder.glob("*[bB][iI][oO]*.[bB][iI][nN]")):
-                if path.is_file():
-                    with _open_table(path) as file:
-                        tables.append((_binary_header(file, path)[1], path))
-    files = [(dim, path) for dim, path in tables if path.is_file()]
-    return sorted(files, key=lambda table: (-table[0], FORMS.index(table[1].suffix.lower())))
+        tables.append((EMBEDDING_DIMS[name], 0, folder / SOURCES[name].array))
+        files = [folder / entry for entry in listing(folder)]
+        for path in files if name == "glove" else ():
+            match = GLOVE_NAME.fullmatch(fold(path.name))
+            if not match or not match[3] or not path.is_file():
+                continue
+            rank = 1 + GLOVE_CORPORA.index(match[1])
+            if match[3] == ".zip":
+                with open_glove_zip(path) as (_, members):
+                    tables += [(dim, rank, path) for dim in members]
+            elif match[2]:
+                tables.append((int(match[2]), rank, path))
+        for path in files if name == "biowordvec" else ():
+            if re.search(r"bio.*\.bin$", path.name.lower()) and path.is_file():
+                with _open_table(path) as file:
+                    tables.append((_binary_header(file, path)[1], 0, path))
+    tables = [table for table in tables if table[2].is_file()]
+    tables.sort(key=lambda table: (-table[0], table[1], FORMS.index(table[2].suffix.lower())))
+    return [(dim, path) for dim, _, path in tables]
 
 
 def _authors_embedding(path, ntoken, dim, log):
@@ -186,7 +214,7 @@ def _open_table(path, dim=None):
     """
     try:
         with contextlib.ExitStack() as stack:
-            if path.suffix == ".zip":
+            if path.suffix.lower() == ".zip":
                 archive, members = stack.enter_context(open_glove_zip(path))
                 yield stack.enter_context(io.BufferedReader(archive.open(members[dim]), LONGEST))
             else:
@@ -199,19 +227,21 @@ def _open_table(path, dim=None):
 def open_glove_zip(path):
     """Give (the open archive, {dim: member}). Any error of zipfile becomes a UserError."""
     damage = (zipfile.BadZipFile, zlib.error, struct.error, EOFError)
-    dims = {GLOVE_TEXT.format(dim): dim for dim in GLOVE_DIMS}
     try:
         with zipfile.ZipFile(path) as archive:
             members = {
-                dims[name]: member
+                int(match[2]): member
                 for member in archive.infolist()
+                if (match := GLOVE_NAME.fullmatch(fold(Path(member.filename).name)))
+                and match[2]
+                and match[3] == ".txt"
                 # zipfile bounds the memory of these two methods alone
-                if (name := Path(member.filename).name) in dims
                 and member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
             }
             if not members:
                 raise zipfile.BadZipFile(
-                    f"no {GLOVE_TEXT.format(300)}, 200d, 100d or 50d in it, stored or deflated"
+                    f"no {GLOVE_TEXT.format(300)}, 200d, 100d or 50d in it, nor that of "
+                    "glove.840B, stored or deflated"
                 )
             yield archive, members
     except (*damage, RuntimeError, ValueError, OSError) as error:
@@ -225,18 +255,23 @@ def open_glove_zip(path):
 def _text_rows(file, path, rows, dim):
     """Yield (row, (dim,) numbers) of the lines "word v1 ... vd" whose word is in `rows`.
 
-    No more than one line is in memory. Raises UserError.
+    White space of any length is between the numbers, and a word may hold some too. No more than
+    one line is in memory. Raises UserError.
     """
     number = 0
     for number, line in enumerate(iter(lambda: file.readline(LONGEST + 1), b""), 1):
-        parts = line.rstrip().rsplit(b" ", dim)
+        if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise UserError(f"{path} is in UTF-16, not UTF-8: get it again, or convert it")
+        parts = line.removeprefix(codecs.BOM_UTF8 if number == 1 else b"").rsplit(None, dim)
         if number == 1 and len(parts) == 2 and parts[0].isdigit() and parts[1].isdigit():
             continue  # word2vec's header: number of words, dimension
+        if len(parts) == dim and line[:1].isspace():
+            continue  # white space is the word
         try:
             if len(parts) != dim + 1 or len(line) > LONGEST:
                 raise ValueError
-            if parts[0] in rows:
-                yield rows[parts[0]], _finite(np.array(parts[1:], np.float32))
+            if (word := parts[0].lstrip()) in rows:
+                yield rows[word], _finite(np.array(parts[1:], np.float32))
         except ValueError:
             raise UserError(
                 f"{path}, line {number}: not a word and {dim} numbers; the file may be truncated, "
