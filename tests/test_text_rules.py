@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers import load
 
+from readers.plain_text import plain_text
 from text_rules import build_answers, build_dictionary, encode, normalise_answer, tokenize
 
 
@@ -36,6 +37,40 @@ def test_answers_match_the_official_code():
 )
 def test_answer_rules(answer, normal):
     assert normalise_answer(answer) == normal
+
+
+@pytest.mark.parametrize(
+    "typeset, plain",
+    [
+        ("Is the patient\u2019s lung normal?", "Is the patient's lung normal?"),
+        ("Is the patient\u2018s\u02bcs\u2032s\u00b4s lung", "Is the patient's's's's lung"),
+        ("Is the patient`s lung normal?", "Is the patient's lung normal?"),
+        ("\u201cmass\u201d or \u00abmass\u00bb", '"mass" or "mass"'),
+        ("Ｉｓ　ｔｈｅ　ｌｕｎｇ　ｎｏｒｍａｌ？", "Is the lung normal?"),
+        ("Is it，a．mass？ －yes／no", "Is it,a.mass? -yes/no"),
+        ("x\u00a0ray or x\u202fray or x\u2011ray", "x ray or x ray or x-ray"),
+        ("right\u2010sided, T1\u2013T2 \u2014 or \u22122", "right-sided, T1-T2 - or -2"),
+        ("mass\u2026", "mass..."),
+        ("\ufefflu\u00adng\u200b", "lung"),
+        ("ro\u0308ntgen", "r\u00f6ntgen"),
+    ],
+)
+def test_typeset_marks_are_read_as_the_plain_ones(typeset, plain):
+    assert tokenize(typeset) == tokenize(plain)
+    assert normalise_answer(typeset) == normalise_answer(plain)
+
+
+def test_typeset_answers():
+    assert normalise_answer("don\u2019t know") == "don't know" == normalise_answer("don`t know")
+    assert normalise_answer("right\u2010sided") == "right sided"
+    assert normalise_answer("Ｙｅｓ．") == "yes" and normalise_answer("x\u00a0ray") == "xray"
+    assert tokenize("it\ufffds µm²") == ["it\ufffds", "µm²"]  # no other mark is changed
+
+
+def test_no_real_record_holds_such_marks():
+    rows = load("vqa_rad", "trainset.json") + load("vqa_rad", "testset.json")
+    texts = [str(row[field]) for row in rows for field in ("question", "answer")]
+    assert len(texts) == 2 * 3064 and all(plain_text(text) == text for text in texts)
 
 
 def test_encode_pads_cuts_and_reports_unknown_words():
