@@ -56,6 +56,8 @@ PUBLIC = [
 PICTURE_FILES = {f"images/pic{i}.png": png(np.full((4, 2), 90 * i)) for i in range(2)}
 PUBLIC_FILES = {PUBLIC_JSON: as_json(PUBLIC)} | PICTURE_FILES
 PROCESSED_FILES = {TRAIN_JSON: as_json(TRAIN), TEST_JSON: as_json(TEST)} | PICTURE_FILES
+LINES_FILES = {f"{TRAIN_JSON}l": b"\n".join(map(as_json, TRAIN)), TEST_JSON: as_json(TEST)}
+LINES_FILES |= PICTURE_FILES
 
 
 def make_archive():
@@ -123,6 +125,8 @@ GLOVE_TEXT = "".join(
 BINARY_ROWS = [word + b" " + np.ones(3, "<f4").tobytes() for word in (b"</s>", b"is", b"not")]
 TABLES = {
     "glove.6B.50d.txt": GLOVE_TEXT,
+    "glove.840B.50d.txt": b"\xef\xbb\xbf"
+    + GLOVE_TEXT.replace(b" ", b" \t").replace(b"\n", b"\r\n"),
     "glove.6B.zip": made(
         lambda file: zipfile.ZipFile(file, "w").writestr("glove.6B.50d.txt", GLOVE_TEXT)
     ),

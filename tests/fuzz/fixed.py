@@ -50,6 +50,7 @@ def processed_cases(_):
     paths = ("../pic0.png", "x/../pic0.png", "images/pic0.png", "/dev/zero", "..\\pic0.png")
     changes = [("image_name", path) for path in paths]
     changes += [("question", "is it " * 6 * BIG), ("answer", "a, b." * 12 * BIG)]
+    changes += [("answer", text) for text in ("", " \t", "nan", "?", "\u3000")]
     # some of the names lead to a picture
     more = {"pic0.png": png([[1]]), "images/x/y.png": b""}
     for field, value in changes:

@@ -26,7 +26,7 @@ LOADERS = {
         lambda: [{"x.json": as_json(data.TRAIN)}], lambda folder: read_json(folder / "x.json"), 1
     ),
     "public": Loader(lambda: [data.PUBLIC_FILES], data.prepare, 1.5),
-    "processed": Loader(lambda: [data.PROCESSED_FILES], data.prepare, 1.5),
+    "processed": Loader(lambda: [data.PROCESSED_FILES, data.LINES_FILES], data.prepare, 1.5),
     "archive": Loader(lambda: [data.ARCHIVE_FILES], data.prepare, 1.5),
     "prepared": Loader(lambda: [data.prepared()[1]], data.run_prepared, 1, "prepared/"),
     "images": Loader(lambda: [PNG], lambda folder: read_image(folder / "x.png"), 1.5),
