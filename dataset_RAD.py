@@ -125,11 +125,10 @@ def prepare(folder, *, log=print):
         count = f"{len(train) + len(test):,} questions and {len(names)} images"
         log(f"Preparing {count} of {folder} in {home}")
         prepared.write_prepared(home, images, names, digest, dictionary, answers)
-    train, test = _make_questions(train, test, names, dictionary, answers)
     phantom = (folder / PHANTOM_MARK).is_file()
     title = "phantom set" if phantom else NAMES[kind]
-    lists, path = (dictionary, answers, names, train, test), home / H5_NAME
-    return RadData(title, phantom, digest, folder, home, *lists, path)
+    lists = (dictionary, answers, names, *_make_questions(train, test, names, dictionary, answers))
+    return RadData(title, phantom, digest, folder, home, *lists, home / H5_NAME)
 
 
 def _make_questions(train, test, names, dictionary, answers):

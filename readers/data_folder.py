@@ -8,7 +8,7 @@ from readers.names import find_folders, listing, shown
 from readers.records import ARCHIVE_PICKLES, PUBLIC_JSON, TEST_JSON, TRAIN_JSON, find_form
 from utils import PHANTOM_MARK, UserError
 
-PAGE = "osf.io/89kps"
+PAGE, JSON = "osf.io/89kps", (".json", ".jsonl", ".ndjson")
 ADVICE = {  # endings of names, and what to do about such a file
     (".xlsx", ".xls", ".ods"): f"a spreadsheet: the .json file beside it at {PAGE} is wanted",
     (".parquet", ".arrow"): "a file of Hugging Face's form, which is not read yet: get the public "
@@ -16,8 +16,7 @@ ADVICE = {  # endings of names, and what to do about such a file
     PACKED: "a packed file: unpack it first",
     (".csv", ".tsv"): "a table: make JSON of it, with the fields of data_RAD/README.md",
     (".part", ".crdownload", ".download", ".partial"): "a begun download: get it again",
-    (".json", ".jsonl", ".ndjson"): f"JSON of another name: call it {TRAIN_JSON} and {TEST_JSON}, "
-    f"or '{PUBLIC_JSON}'",
+    JSON: f"JSON of another name: call it {TRAIN_JSON} and {TEST_JSON}, or '{PUBLIC_JSON}'",
 }
 OURS = ("prepared", "dictionary.json", "answers.json", "imgid2idx.json")
 MANY = 1000  # names of a folder that are looked at for a message
@@ -28,7 +27,8 @@ def form_or_error(folder):
     if not folder.is_dir():
         there = next(parent for parent in folder.parents if parent.is_dir())
         if folder.exists():
-            raise UserError(f"{folder} is a file: name the folder that holds it by --RAD_dir")
+            kind = "a file" if _is_json(folder) else _advice_on(folder) or "a file"
+            raise UserError(f"{folder} is {kind}; --RAD_dir wants the folder that holds the data")
         raise UserError(
             f"no such folder: {folder} ({there} holds {shown(listing(there))}); name the one with "
             "VQA-RAD by --RAD_dir"
@@ -90,6 +90,11 @@ def _holds_data(folder):
         return find_form(folder) is not None
     except UserError:
         return True
+
+
+def _is_json(path):
+    """True for a name that ends as JSON does."""
+    return path.name.lower().endswith(JSON)
 
 
 def _advice_on(path):

@@ -70,7 +70,7 @@ def _where(folder, place, missing):
     }
     if best := max(count.values(), default=0):
         other = max(count, key=count.get)
-        return f"{text}; {best:,} of the missing images lie in {other}: move them"
+        return f"{text}; {best:,} of the missing images lie in {other}: move or copy them"
     packed = [name for name in listing(folder) if name.lower().endswith(PACKED)]
     packed = [name for name in packed if "glove" not in name.lower()]
     return f"{text}; {shown(packed)}: unpack it first" if packed else text

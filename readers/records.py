@@ -284,7 +284,9 @@ def _check_answer(answer):
     if str(answer).strip().casefold() == "nan":  # a missing value that became text
         raise UserError(f"the field 'answer' is {answer!r}, which stands for a missing value")
     if not normalise_answer(answer):
-        raise UserError(f"nothing is left of the answer {answer[:60]!r} by the text rules")
+        raise UserError(
+            f"the text rules of docs/FORMATS.md leave nothing of the answer {answer[:60]!r}"
+        )
 
 
 def _check_text(value, field):

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from readers.digests import digest_bytes, digest_files
 from readers.json_files import read_json
-from readers.names import fold, listing
+from readers.names import fold, listing, shown
 from readers.prepared import PREPARED_VERSION
 from readers.records import DATA_RAD
 from utils import UserError, atomic_path, cache_base, reason, write_json
@@ -70,9 +70,12 @@ def find_embedding(data, name, log=print):
     ]
     vectors = load_embedding(data, name, None, [*folders, cache_base()], log)
     if vectors is None:
+        files = [place / entry for place in folders for entry in listing(place)]
+        other = [p.name for p in files if fold(p.name).startswith(name) and p.is_file()]
+        there = f"; {shown(other)} can't be used" if other else ""
         log(
-            f"WARNING: no {name} vectors found (data_RAD/{SOURCES[name].files}): word embeddings "
-            "start random"
+            f"WARNING: no {name} vectors found (data_RAD/{SOURCES[name].files}){there}: word "
+            "embeddings start random"
         )
     return vectors
 

@@ -22,7 +22,9 @@ def test_an_empty_folder_and_none(tmp_path):
     assert "no such folder" in error_of(tmp_path / "none" / "x")
     assert f"({tmp_path} holds empty)" in error_of(tmp_path / "none" / "x")
     processed(tmp_path / "d")
-    assert "is a file: name the folder" in error_of(tmp_path / "d" / "trainset.json")
+    (tmp_path / "d.zip").touch()
+    assert "trainset.json is a file; --RAD_dir wants" in error_of(tmp_path / "d" / "trainset.json")
+    assert "d.zip is a packed file: unpack it first" in error_of(tmp_path / "d.zip")
 
 
 @pytest.mark.parametrize("lower, words", [("osfstorage-archive", "one"), ("a b/c", "two")])

@@ -95,3 +95,11 @@ def test_the_order_of_several_tables(tmp_path, data):
         assert table.shape[1] == dim and (table[2] == number).all() and name in description
     np.save(data.folder / "glove6b_init_300d.npy", np.full((4, 300), 9.0))
     assert (find_embedding(data, "glove", quiet)[0] == 9).all()
+
+
+def test_files_that_are_no_table_are_named(data):
+    for name in ("glove.6B.300d.txt.gz", "glove.twitter.27B.200d.txt"):
+        (data.folder / name).touch()
+    lines = []
+    assert find_embedding(data, "glove", lines.append) is None
+    assert "; glove.6B.300d.txt.gz, glove.twitter.27B.200d.txt can't be used: word" in lines[0]

@@ -87,7 +87,9 @@ def test_images_elsewhere_are_named(tmp_path, place):
     touch(tmp_path / place, "a.jpg", "b.jpg")
     found = find_images(folder, ["a.jpg", "b.jpg", "c.jpg"])
     assert not found.paths
-    assert found.where.endswith(f"2 of the missing images lie in {tmp_path / place}: move them")
+    assert found.where.endswith(
+        f"2 of the missing images lie in {tmp_path / place}: move or copy them"
+    )
 
 
 def test_packed_images_are_named(tmp_path):

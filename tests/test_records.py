@@ -119,9 +119,9 @@ def test_all_bad_records_are_named_at_once(tmp_path):
         (float("inf"), "'answer' is Infinity"),
         ("nan", "missing value"),
         (" NaN ", "missing value"),
-        ("\u3000\u200b", "nothing is left"),
-        ("?", "nothing is left of the answer '?'"),
-        ("The", "nothing is left of the answer 'The'"),
+        ("\u3000\u200b", "leave nothing of the answer"),
+        ("?", "leave nothing of the answer '?'"),
+        ("The", "leave nothing of the answer 'The'"),
     ],
 )
 def test_what_is_no_answer_is_refused(tmp_path, answer, words):
