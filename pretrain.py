@@ -286,7 +286,7 @@ def pretrain_organ(organ_set, data, args, device, results_dir, start_of):
     held = None
     if parallel.is_first():
         held = utils.lock(folder)
-        facts = utils.run_facts(device, precision, parallel.world()[1])
+        facts = checkpoints.run_facts(device, precision, parallel.world()[1])
         utils.write_json(folder / "run.json", about | facts)
     optimizer = make_optimizer(model, args.lr, encoder_rate)
     checkpoint = about | {"dictionary": data.dictionary}

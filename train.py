@@ -323,7 +323,7 @@ def main():
     # the run's folder
     checkpoint = arguments | {"settings": checkpoints.settings_of(args), "data": data.about()}
     checkpoint |= {"recipe": recipe, "changed": changed, "start": description}
-    facts = utils.run_facts(device, precision, parallel.world()[1])
+    facts = checkpoints.run_facts(device, precision, parallel.world()[1])
     facts |= {"training_questions": len(train), "validation_questions": len(val)}
     if parallel.is_first():
         utils.write_json(output / "run.json", checkpoint | facts)

@@ -5,14 +5,12 @@ import errno
 import importlib
 import json
 import os
-import platform
 import random
 import signal
 import sys
 import tempfile
 import threading
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -203,14 +201,6 @@ def fail(message):
     return 2
 
 
-def run_facts(device, precision, processes):
-    """Facts of a run for its run.json: command, machine and versions, plain values."""
-    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
-    versions["torchvision"] = version("torchvision")
-    facts = {"command": sys.argv, "device": str(device), "precision": precision}
-    return facts | {"processes": processes, "versions": versions}
-
-
 def is_disk_error(error):
     """True for a full disk, a quota, a read-only or forbidden folder, a file for a folder.
 
@@ -376,6 +366,8 @@ def choose_precision(precision, device, before=None):
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     if precision == "auto":
         precision = "bf16" if has_bf16(device.type) else "float32"
+    if precision == "bf16" and not has_bf16(device.type):
+        log(f"NOTE: bf16 is slow on this {device.type}, which lacks it: float32 would be faster")
     if before not in (None, precision):
         log(
             f"NOTE: the run was in {before} so far; on this {device.type} it goes on in {precision}"

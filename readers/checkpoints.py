@@ -1,9 +1,11 @@
-"""Checkpoints: saving, safe loading, checking, and the models that they hold.
+"""Checkpoints: saving, checking, and the models that they hold.
 
-docs/FORMATS.md section 4 lists what is in them. Code in a checkpoint never runs.
+docs/FORMATS.md section 4 lists what is in them.
 """
 
-import zipfile
+import platform
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -11,6 +13,7 @@ import torch
 from base_model import CHANNELS, VQAModel
 from extras import QuestionPrior, WithPrior
 from readers.json_files import check_version
+from readers.safe_load import load_checkpoint
 from utils import ORGANS, UserError, atomic_path, log, reason, shorten
 
 PLAIN = (str, int, float, type(None))
@@ -79,49 +82,6 @@ def save_checkpoint(path, state):
     """Save a dictionary of tensors and plain values atomically."""
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
-
-
-def load_checkpoint(path):
-    """Load tensors and plain data on the CPU; code in the file is refused and never runs.
-
-    Raises UserError when the file is missing, damaged, or holds anything else.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no such checkpoint: {path}")
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as file:
-                # torch.save packs nothing: a packed file may be small here and fill the memory
-                if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
-                    raise ValueError("it is compressed")
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        _check_tensors(state)
-        return state
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror})") from None
-    except Exception as error:  # torch raises many types for a damaged or a hostile file
-        text = str(error).strip()
-        why = text.splitlines()[0][:160] if text else type(error).__name__
-        if "weights_only" in text or "Unsupported" in text:
-            why = "it holds more than tensors and plain data, which is never run here"
-        raise UserError(f"{path} is not a checkpoint that can be loaded ({why})") from None
-
-
-def _check_tensors(state):
-    """Raise ValueError for a tensor that stands for more numbers than the file holds."""
-    todo = [state]
-    while todo:  # no recursion: the file may be nested as deep as it likes
-        value = todo.pop()
-        if isinstance(value, torch.Tensor):
-            plain = value.layout is torch.strided and value.device.type == "cpu"
-            size = value.numel() * value.element_size()
-            if not plain or size > value.untyped_storage().nbytes():
-                raise ValueError("it holds a tensor that is not stored as plain numbers")
-        elif isinstance(value, dict):
-            todo += [*value, *value.values()]
-        elif isinstance(value, (list, tuple)):
-            todo += value
 
 
 def read_checkpoint(path, kind="run"):
@@ -220,9 +180,21 @@ def settings_of(args):
     return {k: str(value) if isinstance(value, Path) else value for k, value in vars(args).items()}
 
 
+def run_facts(device, precision, processes):
+    """Facts of a run for its run.json: command, machine and versions, plain values."""
+    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    versions["torchvision"] = version("torchvision")
+    facts = {"command": sys.argv, "device": str(device), "precision": precision}
+    return facts | {"processes": processes, "versions": versions}
+
+
 def check_same(args, settings, names, where):
-    """Raise UserError when settings differ from those of the checkpoint that weights come from."""
+    """Raise UserError when settings differ from those of the checkpoint that weights come from.
+
+    A precision that the machine chose may be another now, for nobody asked for it.
+    """
     now = settings_of(args)
+    names = set(names) - ({"precision"} if settings.get("precision") == "auto" else set())
     if differ := [name for name in sorted(names) if now.get(name) != settings.get(name)]:
         listed = ", ".join(f"--{n} {settings.get(n)} (then) and {now.get(n)} (now)" for n in differ)
         raise UserError(f"{where} can't go on with other settings: {listed}")

@@ -1,7 +1,12 @@
 """language_model.py: the word tables, and the question encoder's precision."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
+from conftest import ROOT
 
 import language_model
 from base_model import VQAModel
@@ -41,6 +46,19 @@ def test_bf16_without_a_processor_for_it(rnn, monkeypatch):
     rounded = words.bfloat16()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(model.q_emb(rounded), model.q_emb(rounded.float()))
+
+
+def test_bf16_where_onednn_has_none():
+    """A process whose oneDNN may use AVX2 at most, as on an old processor: a step of training."""
+    code = "import torch, language_model, utils\nassert not utils.has_bf16('cpu')\n"
+    code += "encoder = language_model.QuestionEncoder(8, 16)\n"
+    code += "with torch.autocast('cpu', torch.bfloat16):\n"
+    code += "    states = encoder(torch.randn(2, 3, 8))\nstates.sum().backward()\n"
+    code += "print(states.dtype)"
+    environment = os.environ | {"DNNL_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    options = {"cwd": ROOT, "env": environment, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-c", code], **options, timeout=60)
+    assert done.stdout == "torch.float32\n", done.stderr
 
 
 def test_bf16_on_a_processor_with_it(monkeypatch):

@@ -1,13 +1,17 @@
 """utils.py: atomic files, signals, locks, exit codes and devices."""
 
 import errno
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import ROOT
 
 import utils
 from readers.json_files import read_json
@@ -102,6 +106,54 @@ def test_two_runs_in_one_folder(tmp_path, capsys):
     assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
+def from_a_shell(code, **environment):
+    """Python code in a process of its own in the repository: the finished process, in bytes."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "latin-1"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+)
+def test_a_terminal_that_is_not_utf_8(environment):
+    """What it can't show is replaced, in results and in errors."""
+    code = (
+        "import utils\ndef main():\n    utils.log('\\u0394 60 \\u00b1 1')\n    print('\\u0394')\n"
+    )
+    code += "    raise utils.UserError('no \\u0394')\nutils.run_main(main)"
+    done = from_a_shell(code, **environment)
+    shown = b"? 60 \xb1 1" if "latin-1" in environment.values() else b"? 60 ? 1"
+    assert (done.returncode, done.stdout) == (2, shown + b"\n?\n")
+    assert done.stderr == b"error: no ?\n"
+
+
+def test_streams_that_are_closed():
+    code = "import sys, utils\nsys.stdout = sys.stderr = None\n"
+    done = from_a_shell(code + "utils.run_main(lambda: utils.log('a'))")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_system_without_locks():
+    """Windows has no fcntl: one line, whatever is asked."""
+    code = "import runpy, sys\nsys.modules['fcntl'] = None\nsys.argv = ['train.py', '--nothing']\n"
+    done = from_a_shell(code + "runpy.run_path('train.py', run_name='__main__')")
+    line = b"error: this program runs on Linux and macOS; on Windows it runs within WSL\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", line)
+
+
+def test_json_of_a_name_that_is_no_text(tmp_path):
+    """A folder's name in Latin-1 on a UTF-8 system, as Python reads it: valid JSON, read back."""
+    name = os.fsdecode(b"Schl\xfcssel \xce\x94")
+    write_json(tmp_path / "a.json", {"folder": name})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"folder": name}
+
+
 def test_devices():
     assert utils.choose_device(-1).type == "cpu"
     with pytest.raises(UserError, match="--gpu 77"):
@@ -109,6 +161,26 @@ def test_devices():
     cpu = torch.device("cpu")
     assert utils.choose_precision("bf16", cpu) == "bf16"
     assert utils.choose_precision("auto", cpu) in ("bf16", "float32")
+
+
+@pytest.mark.parametrize(
+    "native, asked, before, precision, note",
+    [
+        (True, "auto", None, "bf16", ""),
+        (True, "auto", "bf16", "bf16", ""),
+        (False, "auto", None, "float32", ""),
+        (False, "auto", "bf16", "float32", "was in bf16 so far; on this cpu it goes on in float32"),
+        (True, "auto", "float32", "bf16", "was in float32 so far; on this cpu it goes on in bf16"),
+        (False, "bf16", "bf16", "bf16", "bf16 is slow on this cpu"),
+        (True, "float32", "float32", "float32", ""),
+    ],
+)
+def test_precision(native, asked, before, precision, note, monkeypatch, capsys):
+    """A run that was not told its precision takes the machine's, and says that it changes."""
+    monkeypatch.setattr(utils, "has_bf16", lambda device: native)
+    assert utils.choose_precision(asked, torch.device("cpu"), before) == precision
+    shown = capsys.readouterr().out
+    assert note in shown and shown.count("NOTE") == bool(note)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +206,19 @@ def test_numbers_out_of_range_and_files_for_folders(change, words, tmp_path):
     check(good)
     with pytest.raises(UserError, match=words):
         check(good | change)
+
+
+def test_a_folder_that_will_be_written(tmp_path):
+    """Refused before anything is computed, and not made before it is needed."""
+    sealed = tmp_path / "sealed"
+    sealed.mkdir()
+    sealed.chmod(0o555)
+    (tmp_path / "unplugged").symlink_to(tmp_path / "nowhere")
+    utils.check_writable(tmp_path / "a" / "b", "--output")
+    assert not (tmp_path / "a").exists()
+    for folder in (sealed, sealed / "a" / "b", tmp_path / "unplugged"):
+        with pytest.raises(UserError, match=f"{folder} can't be written: .* with --show"):
+            utils.check_writable(folder, "--show")
 
 
 def test_the_first_folder_that_can_be_written(tmp_path):
