@@ -99,6 +99,8 @@ def main():
     device = utils.choose_device(args.gpu)
     utils.choose_precision(args.precision, device)
     path, run = checkpoints.find_checkpoint(args.input, args.epoch, HERE / "saved_models")
+    output = args.output or HERE / "results" / run
+    utils.check_writable(output, "--output")
     model, kept, epoch = load_model(path, args)
     data, training, settings = find_run_data(args, kept, path, model)
     model.to(device)
@@ -120,7 +122,6 @@ def main():
             row["answer_without_image"] = data.answers[first]
             row["answer_without_question"] = data.answers[second]
 
-    output = args.output or HERE / "results" / run
     about = {"version": VERSION, "model": model.fusion, "recipe": settings["recipe"]}
     about |= {"changed": kept.get("changed", {}) if kept else {}, "split": settings["split"]}
     about |= {"epoch": epoch, "checkpoint": str(path)}
