@@ -55,7 +55,7 @@ def _decode(data):
     with contextlib.suppress(UnicodeError):
         text = data.decode(encoding)
         if encoding.startswith("utf-8"):
-            return text.removeprefix("\ufeff")
+            return text
         if text.lstrip("\ufeff \t\r\n")[:1] in ("[", "{"):
             raise _other(encoding.upper().replace("-SIG", ""), "")
     if re.search(rb"[\0-\x08\x0e-\x1f]", data) or data.lstrip()[:1] not in (b"[", b"{"):
