@@ -317,7 +317,6 @@ def main():
         parallel.own_random_numbers(args.seed)
     trained = parallel.wrap(model, args.compile)
     optimizer = torch.optim.Adamax([p for p in model.parameters() if p.requires_grad], lr=args.lr)
-
     loss_of = loss_function(trained, inputs, args, device, precision)
 
     # the run's folder

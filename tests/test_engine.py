@@ -208,6 +208,60 @@ def test_losses_read_now_and_then_are_the_same(tmp_path, monkeypatch):
     assert all(v.isfinite().all() for v in kept["model"].values() if v.is_floating_point())
 
 
+def printed(losses, folder, capsys, restart=()):
+    """(stdout, stderr) of a run with these losses of steps, [[of an epoch], ...].
+
+    restart: epochs before which a new Trainer goes on from last.pth.
+    """
+    model, losses = nn.Linear(1, 1), [list(map(float, row)) for row in losses]
+    capsys.readouterr()
+
+    def trainer():
+        optimizer = torch.optim.SGD(model.parameters(), lr=0)
+        return engine.Trainer(model, optimizer, folder, {}, clip_norm=1.0)
+
+    def loss_of(loss):
+        return 0 * model.weight.sum() + loss, torch.tensor(0), 1
+
+    one = trainer()
+    for epoch, row in enumerate(losses):
+        if epoch in restart:
+            one = trainer()
+            one.restore(load_checkpoint(folder / "last.pth"), folder / "last.pth")
+        one.train_epoch(row, loss_of, 0, "a title")
+        one.end_epoch(len(losses))
+    return capsys.readouterr()
+
+
+def warnings_of(*arguments):
+    return [line for line in printed(*arguments).out.splitlines() if "WARNING" in line]
+
+
+def test_a_loss_that_explodes_is_told_once(tmp_path, capsys):
+    """A thousand times the first epoch's mean, and in that epoch the first step's loss."""
+    assert not warnings_of([[2, 1999], [1_000_000, 500]], tmp_path, capsys)
+    found = warnings_of([[2, 2001], [9e6, 9e6]], tmp_path, capsys)
+    assert len(found) == 1 and "epoch 0, step 1: the loss explodes, from 2 to 2e+03" in found[0]
+    assert "--lr" in found[0] and "warm up" in found[0] and "goes on" in found[0]
+    # the mean of the first epoch is 3, and a run that goes on knows it
+    falling = [[4, 2], [0.01, 0.01], [2999, 1], [0.01, 3001]]
+    for restart in ((), (1, 2, 3), (3,)):
+        found = warnings_of(falling, tmp_path, capsys, restart)
+        assert len(found) == 1 and "epoch 3, step 1: the loss explodes, from 3 to 3e+03" in found[0]
+    again = [[1, 1], [5000, 1], [5000, 1]]
+    assert len(warnings_of(again, tmp_path, capsys, (2,))) == 1  # once a run
+
+
+def test_a_bar_on_a_terminal_alone(tmp_path, capsys, monkeypatch):
+    """A file gets a line an epoch and no carriage return, which a terminal's bar is made of."""
+    for terminal in (False, True):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+        out, err = printed([[1, 1], [1, 1]], tmp_path, capsys)
+        assert [line[:7] for line in out.splitlines()] == ["epoch 0", "epoch 1"]
+        assert "\r" not in out and ("\r" in err) == ("a title" in err) == terminal
+        assert terminal or not err
+
+
 def test_rate_and_saving_reach_the_optimizer(tmp_path):
     """A group's share of the rate, warm-up by step, `every` and `save_every`."""
     model = nn.Linear(2, 1)
