@@ -2,6 +2,7 @@
 
 python ask.py IMAGE "question"                 JPEG, PNG or DICOM; the newest run
 python ask.py IMAGE "question" --input saved_models/RUN --show where.png
+python ask.py IMAGE "question" --frame 7       of a file with several frames or pages
 python ask.py --web                            a page on this machine (needs Gradio)
 """
 
@@ -20,13 +21,14 @@ import torch
 
 from features import to_float
 from readers.checkpoints import find_checkpoint, make_model, read_checkpoint
-from readers.images import read_image
+from readers.images import open_image, resize
 from text_rules import encode, tokenize
 from utils import (
     HERE,
     ORGAN_TITLES,
     UserError,
     atomic_path,
+    check_writable,
     choose_device,
     log,
     optional,
@@ -44,6 +46,10 @@ def parse_args(arguments=None):
     add = parser.add_argument
     add("image", type=Path, nargs="?", metavar="IMAGE", help="JPEG, PNG, ... or DICOM")
     add("question", nargs="?", help="in English, in quotes")
+    help_frame = (
+        "frame or page of a file with several, from 1 (default: the first; DICOM: the middle)"
+    )
+    add("--frame", type=int, metavar="N", help=help_frame)
     add("--input", type=Path, help="run folder or checkpoint file (default: the newest run)")
     add("--top", type=int, default=5, help="answers to print (default: 5)")
     add("--show", type=Path, metavar="PNG", help="write a picture of where the model looked")
@@ -56,9 +62,9 @@ def parse_args(arguments=None):
         raise UserError(f"--top {args.top} is too small: at least 1 is wanted")
     if not 0 < args.port < 65536:
         raise UserError(f"--port {args.port}: a number from 1 to 65535 is wanted")
-    if args.web and (args.image or args.show or args.json):
+    if args.web and (args.image or args.show or args.json or args.frame is not None):
         raise UserError(
-            "--web asks on its page: it takes no image, no question, no --show and no --json"
+            "--web asks on its page: it takes no image, no question, no --show, --json or --frame"
         )
     if not args.web and args.question is None:
         raise UserError(
@@ -66,6 +72,8 @@ def parse_args(arguments=None):
         )
     if args.show and (args.show.suffix.lower() != ".png" or args.show.is_dir()):
         raise UserError(f"--show {args.show}: the name of a .png file is wanted")
+    if args.show:
+        check_writable(args.show.parent, "--show")
     return args
 
 
@@ -155,6 +163,15 @@ def answer(model, kept, image, question, top=5):
     }
 
 
+def picture_facts(picture):
+    """What the object of `--json` says of a readers.images.Picture.
+
+    `image_notes`: sentences on how it was read; `frame` and `frames` if the file has several.
+    """
+    several = {"frame": picture.frame, "frames": picture.frames} if picture.frames > 1 else {}
+    return {"image_notes": [f"{kind}: {detail}" for kind, detail in picture.notes]} | several
+
+
 def find_warnings(kept, asked, ranked, types):
     """Sentences on what makes an answer doubtful.
 
@@ -228,8 +245,9 @@ def build_page(model, kept, top):
         try:
             if not file:
                 raise UserError("an image is wanted")
-            image = read_image(file)
-            result = answer(model, kept, image, question or "", top)
+            opened = open_image(file)
+            image = resize(opened.image)
+            result = answer(model, kept, image, question or "", top) | picture_facts(opened)
         except UserError as error:
             # the file's folder is a temporary one that says nothing to the reader
             return None, None, f"error: {str(error).replace(str(file), Path(file or '').name)}"
@@ -308,13 +326,14 @@ def serve(model, kept, top, port):
 
 
 def describe(result):
-    """The lines below the answers: image type, model, warnings, and what this is not for."""
+    """The lines below the answers: image type, model, notes, warnings, what this is not for."""
     types = result["image_type"] or {}
     ranked = sorted(types.items(), key=lambda item: -item[1])
     listed = ", ".join(f"{name} {p:.2f}" for name, p in ranked) or "not told by this model"
     return [
         f"image type: {listed}",
         f"model: {result['model']}, {result['checkpoint']}, trained on {result['data']}",
+        *(f"NOTE: {note}" for note in result["image_notes"]),
         *(f"WARNING: {note}" for note in result["warnings"]),
         NOT_FOR_DIAGNOSIS,
     ]
@@ -334,14 +353,15 @@ def main():
     if args.web:
         optional("gradio")  # before the model is read
     else:
-        image = read_image(args.image)
+        picture = open_image(args.image, args.frame)
+        image = resize(picture.image)
     path, _ = find_checkpoint(args.input, None, HERE / "saved_models")
     model, kept = load(path, device)
     if args.web:
         return serve(model, kept, args.top, args.port)
     # a shell's bytes that are no text
     question = args.question.encode("utf-8", "replace").decode()
-    result = answer(model, kept, image, question, args.top)
+    result = answer(model, kept, image, question, args.top) | picture_facts(picture)
     if args.show:
         save_picture(draw_attention(model, kept, image, question, result), args.show)
     if args.json:

@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from readers.images import PictureError, decode_picture, read_image, read_mask
+from readers.images import log_notes, open_image, read_mask, resize
 from readers.organ_lists import CLASSES_FILE, read_class_file
 from utils import SIZE, UserError
 
@@ -18,23 +18,29 @@ CORRELATION, DIFFERENCE = 0.999, 3
 def check_images(folder, train, val):
     """Decode every image of a set with classes. Returns the copies, as `find_copies` does.
 
-    Raises UserError for the first image that can't be used.
+    Notes on the images are logged. Raises UserError for the first that can't be used.
     """
-    greys = np.zeros((len(train) + len(val), SMALL**2), np.float32)
+    greys, noted = np.zeros((len(train) + len(val), SMALL**2), np.float32), {}
     for row, sample in enumerate(_bar(folder, train + val)):
-        image = Image.fromarray(read_image(sample.image)).convert("L")
+        picture = open_image(sample.image)
+        noted[_name(sample, folder)] = picture.notes
+        image = Image.fromarray(resize(picture.image)).convert("L")
         greys[row] = np.asarray(image.reduce(SIZE // SMALL)).ravel()
+    log_notes(noted, len(noted))
     return find_copies(greys, len(train))
 
 
 def check_masks(folder, train, val):
     """Decode every image and mask of a set with masks. Returns the names of its classes.
 
-    Raises UserError for the first file that can't be used, and for masks without any class.
+    Notes on the images are logged. Raises UserError for the first file that can't be used, and
+    for masks without any class.
     """
-    names, highest = read_class_file(folder), {"training": 0, "held-out": 0}
+    names, highest, noted = read_class_file(folder), {"training": 0, "held-out": 0}, {}
     for row, sample in enumerate(_bar(folder, train + val)):
-        value = int(_read_fitting_mask(sample).max())
+        picture = open_image(sample.image)
+        noted[_name(sample, folder)] = picture.notes
+        value = int(_read_fitting_mask(sample, picture.image.size).max())
         part = "training" if row < len(train) else "held-out"
         if names and value >= len(names):
             raise UserError(
@@ -60,6 +66,7 @@ def check_masks(folder, train, val):
                 f"{folder}: all {part} masks are 0 everywhere, background: there is nothing to "
                 "learn or to measure"
             )
+    log_notes(noted, len(noted))
     return names or ["background", *(f"class {i}" for i in range(1, highest["training"] + 1))]
 
 
@@ -68,17 +75,17 @@ def _bar(folder, samples):
     return tqdm(samples, desc=f"checking {folder.name}", unit="image", leave=False, disable=None)
 
 
-def _read_fitting_mask(sample):
-    """A sample's mask, uint8 (height, width), its image decoded too.
+def _name(sample, folder):
+    """How a note names an image."""
+    return str(sample.image.relative_to(folder))
 
-    Raises UserError when one of them can't be used, or when their sizes differ.
+
+def _read_fitting_mask(sample, size):
+    """A sample's mask, uint8 (height, width). size: (width, height) of its image.
+
+    Raises UserError when it can't be used, or when their sizes differ.
     """
-    try:
-        width, height = decode_picture(sample.image).size
-    except PictureError as error:
-        raise UserError(
-            f"{sample.image} can't be used ({error}): put a good picture there"
-        ) from None
+    width, height = size
     mask = read_mask(sample.target)
     if mask.shape != (height, width):
         raise UserError(

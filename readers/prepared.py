@@ -11,7 +11,7 @@ from readers.json_files import read_json
 from utils import SIZE, UserError, cache_base, first_writable, write_json
 
 H5_NAME = "images224x224.h5"
-PREPARED_VERSION = "2"  # raise it when prepared files must be made anew
+PREPARED_VERSION = "3"  # raise it when prepared files must be made anew
 
 
 def source_digest(sources):

@@ -199,6 +199,27 @@ def test_warnings(runs, data, picture):
         assert "no answer is likely" in warnings(word)[0]
 
 
+def test_frames_and_notes(run, picture, call, fails, tmp_path):
+    """Printed, in the object of --json and in the page; --frame chooses, and is checked."""
+    word, path, input_ = picture[0].question, tmp_path / "pages.tif", ("--input", run)
+    with Image.open(picture[1]) as image:
+        Image.new("L", (9, 9)).save(path, save_all=True, append_images=[image.convert("L")] * 4)
+    lines = call(path, word, *input_)[1].splitlines()
+    notes = [line for line in lines if line.startswith("NOTE: ")]
+    assert notes[0] == "NOTE: one of several frames or pages is read: page 1 of 5"
+    assert "nearly black" in notes[1] and len(notes) == 2
+    result = json.loads(call(path, word, *input_, "--frame", 4, "--json")[1])
+    assert result["image_notes"] == ["one of several frames or pages is read: page 4 of 5"]
+    assert (result["frame"], result["frames"]) == (4, 5)
+    alone = json.loads(call(picture[1], word, *input_, "--json")[1])
+    assert alone["image_notes"] == [] and not {"frame", "frames"} & set(alone)
+    assert result["answers"] != json.loads(call(path, word, *input_, "--json")[1])["answers"]
+    assert "--frame 6: " in fails(path, word, *input_, "--frame", 6)
+    assert "has frames 1 to 5" in fails(path, word, *input_, "--frame", 0)
+    assert "leave --frame out" in fails(picture[1], word, *input_, "--frame", 1)
+    assert "or --frame" in fails("--web", "--frame", 2)
+
+
 def test_the_newest_run_is_asked(run, picture, call, fails, tmp_path, monkeypatch):
     monkeypatch.setattr(ask, "HERE", tmp_path)
     (tmp_path / "saved_models").mkdir()
@@ -222,7 +243,7 @@ def test_bad_images(run, picture, fails, tmp_path):
     for name in ("cut.jpg", "text.dcm", "empty.png"):
         assert "(damaged, or none of JPEG, PNG, " in line(tmp_path / name)
     (tmp_path / "marked.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\0" * 9)
-    assert "(damaged DICOM: " in line(tmp_path / "marked.dcm")
+    assert "(DICOM that holds no picture" in line(tmp_path / "marked.dcm")
     Image.new("1", (10_000, 8_001)).save(tmp_path / "large.png")
     assert "(more than 80,000,000 pixels" in line(tmp_path / "large.png")
 
@@ -309,6 +330,10 @@ def test_the_page(run, runs, picture, tmp_path, monkeypatch):
         assert len(answers) == 3 and shown.shape == shape and "not for diagnosis" in notes
         assert reply(None, "is it?")[2].startswith("error:")
         assert "is empty" in reply(str(picture[1]), None)[2]
+        paged = tmp_path / "paged.tif"
+        with Image.open(picture[1]) as image:
+            image.save(paged, save_all=True, append_images=[image])
+        assert "NOTE: one of several frames" in reply(str(paged), picture[0].question)[2]
         notes = reply(str(tmp_path / "bad.dcm"), "is it?")[2]
         assert notes.startswith("error: bad.dcm can't be used")
 

@@ -1,4 +1,4 @@
-"""readers/organ_images.py: copies of training images among the held-out ones."""
+"""readers/organ_images.py: copies of training images among the held-out ones, and notes."""
 
 import numpy as np
 from PIL import Image
@@ -40,3 +40,24 @@ def test_copies_in_large_sets():
     greys = np.random.default_rng(0).uniform(0, 255, (900, 64)).astype(np.float32)
     greys[300:][[0, 255, 256, 599]] = greys[[7, 8, 299, 0]] + 1
     assert find_copies(greys, 300) == {0: 7, 255: 8, 256: 299, 599: 0}
+
+
+def test_notes_of_organ_sets(abdomen, brain, capsys):
+    """One line for each kind, with classes and with masks; turned images fit turned masks."""
+    exif, values = Image.Exif(), np.arange(1200, dtype=np.uint16)
+    exif[274] = 6
+    for i in range(3):  # as a viewer shows it: 40 wide, 30 high
+        stored = Image.fromarray(values.reshape(40, 30))
+        stored.save(abdomen / "images" / f"{i}.png", exif=exif)
+    pages = [Image.fromarray(np.full((30, 40), i * 90, np.uint8)) for i in (1, 2)]
+    name = "train/normal/0.png"
+    pages[0].save(brain / name, "TIFF", save_all=True, append_images=pages[1:])
+    assert load_organ_set(abdomen, "abdomen").classes == ["background", "class 1", "class 2"]
+    load_organ_set(brain, "brain")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("NOTE")]
+    assert len(lines) == 2
+    assert lines[0].startswith("NOTE: 3 of 6 images: grey values of another depth")
+    assert "images/0.png (0 becomes black, 1199 white), images/1.png" in lines[0]
+    assert lines[1] == (
+        f"NOTE: 1 of 10 images: one of several frames or pages is read: {name} (page 1 of 2)"
+    )
