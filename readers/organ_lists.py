@@ -3,21 +3,12 @@
 import os
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
-from readers.json_files import read_json
+from readers.list_files import SUFFIXES, Sample, plain, read_list
+from readers.names import listing, shown
 from utils import UserError, log
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"}
 CLASSES_FILE = "classes.txt"  # names of the classes, one a line, in order of value
-TARGET_KEYS = ("mask", "class", "label")  # of an object in a JSON list, beside "image"
-
-
-class Sample(NamedTuple):
-    """One image: its file, and its mask's file (segmentation) or its class (classification)."""
-
-    image: Path
-    target: object
 
 
 def read_parts(folder, log=log):
@@ -30,14 +21,17 @@ def read_parts(folder, log=log):
     lists = {part: _find_list(folder, part) for part in ("train", "val")}
     _check_forms(folder, lists)
     if lists["train"]:
-        parts = {part: _read_list(path, folder) if path else [] for part, path in lists.items()}
+        parts = {part: read_list(path, folder, log) if path else [] for part, path in lists.items()}
         masks = isinstance(parts["train"][0].target, Path)
         names = None if masks else _class_names(parts["train"], folder)
     else:
         names = _subfolders(folder / "train")
         parts = _read_folders(folder, names, log)
     if names:
-        parts = {part: _index(parts[part], names, lists[part], folder) for part in parts}
+        index = {name: position for position, name in enumerate(names)}
+        if lists["train"] and (folder / CLASSES_FILE).is_file():
+            index = _numbers(parts, names) | index
+        parts = {part: _index(parts[part], index, lists[part], folder) for part in parts}
         if len(names) < 2:
             raise UserError(f"{folder} has one class only, {names[0]}: at least two are needed")
     elif odd := [sample for sample in parts["val"] if not isinstance(sample.target, Path)]:
@@ -91,20 +85,26 @@ def _check_forms(folder, lists):
     if not train and not (folder / "train").is_dir():
         raise UserError(
             f"{folder} holds no organ set: neither train/ with a folder a class, nor train.txt or "
-            "train.json was found"
+            f"train.json was found; it holds {shown(listing(folder))}"
         )
 
 
-def _index(samples, names, path, folder):
+def _numbers(parts, names):
+    """{number in a list, as text: position} of the classes in classes.txt.
+
+    They count from 1 where the lists have the last such number and no 0, else from 0.
+    """
+    listed = {sample.target for samples in parts.values() for sample in samples}
+    first = int("0" not in listed and str(len(names)) in listed)
+    return {str(first + position): position for position in range(len(names))}
+
+
+def _index(samples, index, path, folder):
     """The samples with class positions for class names. `path`: the list they come from."""
-    index = {name: position for position, name in enumerate(names)}
-    has_file = (folder / CLASSES_FILE).is_file()
-    if has_file and path:  # classes may stand in a list by their number
-        index = {str(position): position for position in range(len(names))} | index
     for sample in samples:
         if isinstance(sample.target, Path) or sample.target not in index:
             lacks = "which no training image has"
-            if has_file:
+            if (folder / CLASSES_FILE).is_file():
                 lacks = f"which {folder / CLASSES_FILE} does not name: add it there"
             raise UserError(
                 f"{path}: {sample.image.name} has the class {str(sample.target)!r}, {lacks}"
@@ -130,7 +130,7 @@ def _check_once(parts):
 def _subfolders(folder):
     """The names of the class folders in `folder`, sorted. Raises UserError when it has none."""
     names = sorted(
-        _plain(path.name, folder)
+        plain(path.name, folder)
         for path in folder.iterdir()
         if path.is_dir() and not path.name.startswith(".")
     )
@@ -170,7 +170,7 @@ def _read_folders(folder, names, log):
                     f"({', '.join(sorted(SUFFIXES))}) or take it out"
                 )
             for path in found:
-                _plain(str(path.relative_to(folder)), place)
+                plain(str(path.relative_to(folder)), place)
                 samples.append(Sample(path, name))
     if left_out:
         kinds = ", ".join(
@@ -183,101 +183,6 @@ def _read_folders(folder, names, log):
             f"{', '.join(sorted(SUFFIXES))} are read"
         )
     return parts
-
-
-def _plain(name, where):
-    """`name`, if it is text that can be written again. Raises UserError."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"{where}: the name {name[:200]!r} is not valid UTF-8; rename it") from None
-    return name
-
-
-def _read_list(path, folder):
-    """A list file: [Sample(image path, mask path or class name)].
-
-    Raises UserError naming file and line.
-    """
-    samples = []
-    for where, row in _json_rows(path) if path.suffix == ".json" else _text_rows(path):
-        sample = _read_row(row, where, folder)
-        if samples and isinstance(sample.target, Path) != isinstance(samples[0].target, Path):
-            raise UserError(f"{where}: either all entries have masks or all have classes")
-        samples.append(sample)
-    if not samples:
-        raise UserError(f"{path} lists no image")
-    return samples
-
-
-def _read_row(row, where, folder):
-    """One row of a list, [image, mask or class], as a Sample. Raises UserError."""
-    if len(row) != 2 or not isinstance(row[0], str) or not isinstance(row[1], (str, int)):
-        raise UserError(
-            f"{where}: an image and a mask are wanted (a tab between them where a name has spaces)"
-        )
-    image, target = row[0].strip(), str(row[1]).strip()
-    is_mask = Path(_plain(target, where)).suffix.lower() in SUFFIXES
-    if not is_mask and "\0" not in target and os.path.isfile(folder / target):
-        raise UserError(
-            f"{where}: {target} can't be read as a mask: PNG, BMP, GIF, TIFF or PPM files are "
-            "wanted"
-        )
-    for name in (image, target) if is_mask else (image,):
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise UserError(
-                f"{where}: {name} leaves the data's folder; name files relative to {folder}"
-            )
-        if "\0" in _plain(name, where) or not os.path.isfile(folder / name):
-            raise UserError(f"{where}: {name[:200]!r} is not there; it is looked for in {folder}")
-    return Sample(folder / image, folder / target if is_mask else target)
-
-
-def _text_rows(path):
-    """[(where, row)] of a text list; a row is its words, or its parts between tabs."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} can't be read as text ({error}); lines `image mask` are wanted"
-        ) from None
-    return [
-        (f"{path}, line {number}", line.split("\t") if "\t" in line else line.split())
-        for number, line in enumerate(lines, 1)
-        if line.strip()
-    ]
-
-
-def _json_rows(path):
-    """[(where, row)] of a JSON list in one of its forms. Raises UserError for another form."""
-    value = read_json(path)
-    if isinstance(value, dict) and len(value) == 1 and isinstance(next(iter(value.values())), list):
-        value = next(iter(value.values()))  # {"train": [...]}
-    if isinstance(value, dict):
-        columns = list(value.values())
-        lists = len(columns) == 2 and all(isinstance(column, list) for column in columns)
-        if lists and len(columns[0]) == len(columns[1]):
-            value = [list(pair) for pair in zip(*columns)]  # {"image": [...], "mask": [...]}
-        else:
-            value = [list(pair) for pair in value.items()]  # {image: mask}
-    if not isinstance(value, list):
-        raise UserError(
-            f"{path} must hold a list of pairs, of objects with image and mask, or one object of "
-            "image: mask"
-        )
-    rows = []
-    for number, row in enumerate(value, 1):
-        where = f"{path}, entry {number}"
-        if isinstance(row, dict):
-            targets = [row[key] for key in TARGET_KEYS if key in row]
-            row = [row.get("image"), targets[0] if targets else None]
-        if not isinstance(row, list):
-            raise UserError(
-                f"{where}: an image and a mask or class are wanted, as a pair or as an object "
-                "with image and mask"
-            )
-        rows.append((where, row))
-    return rows
 
 
 def _class_names(samples, folder):
