@@ -26,6 +26,8 @@ from readers.digests import digest_bytes, digest_files
 from readers.images import read_image, read_mask
 from readers.organ_images import check_images, check_masks
 from readers.organ_lists import read_parts, training_source
+from readers.organ_questions import find_questions, read_questions
+from text_rules import encode, tokenize
 from utils import (
     HERE,
     ORGAN_ENCODERS,
@@ -50,6 +52,7 @@ class OrganSet:
     task: "segmentation" or "classification". classes: their names, in order of index.
     train, val: lists of readers.organ_lists.Sample. copies: {row of val: row of train} of
     held-out images that are copies of training images; looked for in classification only.
+    questions: {"train", "val": [(question, label)]} of the set's own question lists, if any.
     """
 
     organ: str
@@ -61,6 +64,7 @@ class OrganSet:
     phantom: bool
     digest: str
     copies: dict = field(default_factory=dict)
+    questions: dict = field(default_factory=dict)
 
     def about(self):
         """The set's description in checkpoints and results."""
@@ -77,9 +81,11 @@ class OrganSet:
 
     def describe(self):
         """The set in one line."""
+        own = sum(map(len, self.questions.values()))
         return (
             f"{self.organ}: {self.task}, {len(self.train):,} training and {len(self.val):,} "
-            f"held-out images, {len(self.classes)} classes; {self.folder} ({self.digest})"
+            f"held-out images, {len(self.classes)} classes"
+            f"{f', {own:,} questions of its own' if own else ''}; {self.folder} ({self.digest})"
         )
 
 
@@ -152,6 +158,7 @@ def load_organ_set(folder, organ, log=log):
             f"training images, as {val[held].image.relative_to(folder)} of "
             f"{train[trained].image.relative_to(folder)}: accuracy is given without them too"
         )
+    lists = find_questions(folder)
     return OrganSet(
         organ,
         "classification" if names else "segmentation",
@@ -160,16 +167,21 @@ def load_organ_set(folder, organ, log=log):
         val,
         folder.resolve(),
         (folder / PHANTOM_MARK).is_file(),
-        _digest(folder, classes, train, val),
+        _digest(folder, classes, train, val, lists),
         copies,
+        {part: read_questions(path) for part, path in lists.items()},
     )
 
 
-def _digest(folder, classes, train, val):
-    """Digest of the files' names and contents, the classes, and who is in which part."""
+def _digest(folder, classes, train, val, lists):
+    """Digest of the files' names and contents, the classes, and who is in which part.
+
+    lists: the paths of the question lists.
+    """
     files = dict.fromkeys(
         path for sample in train + val for path in sample if isinstance(path, Path)
     )
+    files |= dict.fromkeys(lists.values())
     listing = []
     for part, samples in (("train", train), ("val", val)):
         for image, target in samples:
@@ -202,13 +214,16 @@ class Entry(NamedTuple):
     question: str
 
 
-def compatibility_entries(data, fraction=0.1, seed=0):
+def compatibility_entries(data, fraction=0.1, seed=0, organ_set=None):
     """The distinct training questions of VQA data (docs/METHOD.md section 5.2).
 
     Returns (for training, held out), tuples of lists of Entry. Two questions are one when their
     words are. They come from the clean training part, so one pre-training serves both splits.
     Held out are a validation part's questions (`split_validation`) that training lacks.
+    An organ set's own question lists come in place of all these.
     """
+    if organ_set and organ_set.questions:
+        return _own_entries(data, organ_set)
     questions = training_questions(data, "clean")
     parts = [
         {q.words: q for q in reversed(part)}
@@ -225,6 +240,30 @@ def compatibility_entries(data, fraction=0.1, seed=0):
         ]
         for part, other in zip(parts, ({}, parts[0]))
     )
+
+
+def _own_entries(data, organ_set):
+    """What `compatibility_entries` gives, from the organ set's own question lists.
+
+    A question fits if one of its labels is 1. Held-out questions that training has are left out.
+    """
+    word2idx = {word: index for index, word in enumerate(data.dictionary)}
+    organ, parts, known = ORGAN_ENCODERS.index(organ_set.organ), [], set()
+    for part in ("train", "val"):
+        texts, fits = {}, Counter()
+        for question, label in organ_set.questions.get(part, ()):
+            words = tuple(tokenize(question))
+            texts.setdefault(words, question)
+            fits[words] += label
+        parts.append(
+            [
+                Entry(encode(words, word2idx)[0], frozenset({organ} if fits[words] else ()), text)
+                for words, text in texts.items()
+                if words not in known
+            ]
+        )
+        known.update(texts)
+    return tuple(parts)
 
 
 class OrganImages(Dataset):

@@ -221,3 +221,61 @@ def test_the_real_sets():
 def test_the_copies_in_the_real_sets(organ, copies):
     one = mtpt.load_organ_set(shared("mtpt", organ), organ, log=quiet)
     assert len(one.copies) == copies and len(one.val) == 300
+
+
+TWO_BAD = '[{"question": "a?", "label": 1}, {"question": "b?"}, 3]'
+QUESTIONS = [("Is there a tumour?", 1), ("Is the liver large?", 0), ("is there a tumour", 0)]
+
+
+def write_questions(folder, name, rows):
+    rows = [{"question": text, "label": label} for text, label in rows]
+    (folder / name).write_text(json.dumps(rows))
+
+
+def test_a_set_of_its_own_questions(brain, tiny, capsys):
+    """They come in place of VQA's, with their labels; held out are those that training lacks."""
+    data, before = find_data(tiny, log=quiet), mtpt.load_organ_set(brain, "brain")
+    write_questions(brain, "train_questions.json", QUESTIONS)
+    write_questions(brain, "brain_val_questions.json", [("Is the liver large", 1), ("What?", 1)])
+    one = mtpt.load_organ_set(brain, "brain")
+    assert (one.train, one.val, one.classes) == (before.train, before.val, before.classes)
+    assert one.digest != before.digest
+    train, held = mtpt.compatibility_entries(data, organ_set=one)
+    assert [(entry.question, set(entry.organs)) for entry in train] == [
+        ("Is there a tumour?", {1}),
+        ("Is the liver large?", set()),
+    ]
+    assert [(entry.question, set(entry.organs)) for entry in held] == [("What?", {1})]
+    padding = len(data.dictionary)
+    expected = [data.dictionary.index(word) if word in data.dictionary else padding
+                for word in ("is", "there", "a", "tumour")]  # fmt: skip
+    assert train[0].tokens == (*expected, *[padding] * 8) and set(expected) != {padding}
+    images = mtpt.OrganImages(one.train, "brain", train, seed=1)
+    drawn = {(images[epoch, 0][2][0].item(), images[epoch, 0][3]) for epoch in range(20)}
+    assert {compatible for _, compatible in drawn} == {0, 1}
+    without = mtpt.compatibility_entries(data, organ_set=before)
+    assert without == mtpt.compatibility_entries(data)
+    mtpt.main(["--MTPT_dir", str(brain.parent)])
+    assert "2 classes, 5 questions of its own; " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "files, words",
+    [
+        ({"train_questions.json": "{}"}, "must hold a list"),
+        ({"questions.json": "[]"}, "must hold a list"),
+        ({"questions.json": TWO_BAD}, "in entry 2, 3"),
+        ({"questions.json": '[{"question": " ", "label": 1}]'}, "in entry 1"),
+        ({"questions.json": '[{"question": "a?", "label": 2}]'}, '"label", 0 or 1'),
+        ({"questions.json": '[{"question": "a?", "label": "1"}]'}, '"label", 0 or 1'),
+        ({"questions.json": "[{"}, "not valid JSON"),
+        ({"val_questions.json": "[]"}, "no question list for training"),
+        ({"a_questions.json": "[]", "b_question_list.json": "[]"}, "two question lists"),
+    ],
+)
+def test_bad_question_lists(brain, files, words):
+    for name, text in files.items():
+        (brain / name).write_text(text)
+    with pytest.raises(UserError) as caught:
+        mtpt.load_organ_set(brain, "brain")
+    assert words in str(caught.value) and "question" in str(caught.value)

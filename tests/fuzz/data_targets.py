@@ -164,6 +164,8 @@ def run_embedding(folder):
 
 MASKED = [[f"image{i}.png", f"mask{i}.png"] for i in range(6)]
 CLASSED = [[f"image{i}.png", str(i % 2)] for i in range(6)]
+BOTH = [[f"image{i}.png", f"mask{i}.png", str(i % 2)] for i in range(6)]
+QUESTIONS = [{"question": "is it?", "label": 1}, {"question": "is it not?", "label": 0}]
 ORGAN_FILES = {f"set/image{i}.png": png(np.full((4, 2), i)) for i in range(6)}
 ORGAN_FILES |= {f"set/mask{i}.png": png([[0, 1]] * 4) for i in range(6)}
 ORGAN_FILES |= {"set/loop.png": "loop.png", "set/away": "/etc", "set/pipe.png": PIPE}
@@ -173,13 +175,14 @@ ORGAN_FILES |= {"set/folder.png": FOLDER, "set/x/y.png": b"", "image.png": png([
 def make_lists():
     """Whole organ sets with list files, in every form."""
     sets = []
-    for pairs, more in itertools.product((MASKED, CLASSED), ({}, {"set/classes.txt": b"a\nb"})):
+    named, asked = {"set/classes.txt": b"a\nb"}, {"set/questions.json": as_json(QUESTIONS)}
+    for pairs, more in itertools.product((MASKED, CLASSED, BOTH), ({}, named, asked)):
         train = "\n".join(" ".join(pair) for pair in pairs[:4]).encode()
         text = {"set/train.txt": train, "set/val.txt": " ".join(pairs[4]).encode()}
         sets += [ORGAN_FILES | more | text] * 4
-        objects = [{"image": image, "mask": target} for image, target in pairs]
-        columns = dict(zip("xy", map(list, zip(*pairs))))
-        for form in (pairs, objects, dict(pairs), columns):
+        objects = [dict(zip(("image", "mask", "class"), row)) for row in pairs]
+        columns = dict(zip("xyz", map(list, zip(*pairs))))
+        for form in (pairs, objects, {row[0]: row[-1] for row in pairs}, columns):
             sets.append(ORGAN_FILES | more | {"set/train.json": as_json(form)})
     return sets
 
