@@ -84,7 +84,7 @@ def compare_runs(paths):
 
     paths: results folders or predictions.json. Returns {"runs": [{"path", "scores"}],
     "differences": [{"first", "second", protocol's title: `compare(...)`}]}; docs/FORMATS.md
-    section 6 has the scores. Raises UserError.
+    section 5 has the scores. Raises UserError.
     """
     rows = [read_predictions(path) for path in paths]
     runs = [{"path": str(path), "scores": _scores(run)} for path, run in zip(paths, rows)]

@@ -4,7 +4,7 @@ from readers.results import read_predictions, read_results
 from scores import PROTOCOLS, breakdown, intervals, protocol, table
 from tests.fuzz.attempt import check
 from tests.fuzz.contents import as_json
-from tools.compare import compare
+from tools.compare import compare, format_list, list_runs
 from tools.report import make_report
 from tools.report_gallery import choose_gallery
 from tools.report_tables import calibration, group_tables, score_rows
@@ -44,12 +44,19 @@ RESULTS = table(PREDICTIONS) | {
     "question_only": False,
     "image_only": False,
     "training_questions": 3,
+    "interval95_percent": intervals(PREDICTIONS),
+    "evaluated": "2026-11-27T00:05:00+00:00",
+    "seconds": 7.5,
+    "commit": "590c345",
+    "host": "h",
 }
 SCORED_FILES = {
     "run/predictions.json": as_json(PREDICTIONS),
     "run/results.json": as_json(RESULTS),
+    "run/results_all.json": as_json(RESULTS),
 }
 SETTINGS = {"settings": {"lr": 0.005, "seed": 0}, "command": ["train.py"], "data": {"name": "n"}}
+SETTINGS |= {"began": "2026-11-26T23:46:32", "seconds": 60.0, "commit": None, "host": "h"}
 ROW = {"loss": 1.0, "train_score": 0.5, "val_score": 0.25, "seconds": 1.0}
 RUN_FILES = {
     "run/run.json": as_json(SETTINGS | {"versions": {"torch": "2"}}),
@@ -62,13 +69,14 @@ NEIGHBOUR_FILES = {
 
 
 def run_predictions(folder):
-    """Scores and comparison of a results folder, and the tables of the report."""
+    """Scores and comparison of a results folder, its line in a list, the tables of the report."""
     rows = read_predictions(folder / "run")
     for name in PROTOCOLS:
         compare(protocol(rows, name), protocol(rows, name))
     rows, _ = read_results(folder / "run")
     breakdown(rows), intervals(rows), calibration(rows), choose_gallery(rows)
     score_rows(rows, {}), group_tables(rows, {})
+    format_list(list_runs([folder]))
 
 
 def run_report(folder):
