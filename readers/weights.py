@@ -73,15 +73,21 @@ def load_part_file(path):
     """A pre-trained encoder or image-type classifier as pretrain.py writes it.
 
     {"encoder": name, "state": state dict, "adapter": state dict or None, "phantom": bool, ...}.
-    The bare state dict of a ResNet-34 will do. Raises UserError.
+    The state dict of a ResNet-34 will do, torchvision's or the official code's pre-training file,
+    and that of an image-type classifier. Raises UserError.
     """
     state = load_checkpoint(path)
     if isinstance(state, dict) and "state" in state:
         return check_checkpoint(state, path, "image_type" if "digests" in state else "encoder")
+    if isinstance(state, dict):
+        state = state.get("backbone", state.get("model_state", state))  # the official code's
     if not is_state_dict(state) or not state:
         raise UserError(
             f"{path} holds no weights of a pre-trained encoder or image-type classifier"
         )
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    if "conv1.weight" in state:  # a ResNet, whose classes are of no use
+        state = {key: value for key, value in state.items() if not key.startswith("fc.")}
     return {"encoder": "resnet34", "adapter": None, "phantom": False, "state": state}
 
 
@@ -133,9 +139,16 @@ def choose_encoders(parts, encoder, named, distmodal=True, random=False, prefer_
             why = "they are one an organ, and --no-distmodal has a single one"
         elif not all(found):
             why = "the encoders of all three organs are wanted: make the others with pretrain.py"
-        elif len(kinds) > 1 or encoder not in ("auto", *kinds) or not kinds <= set(CHANNELS):
-            wanted = f"one of {', '.join(CHANNELS)}" if encoder == "auto" else encoder
-            why = f"{' and '.join(sorted(kinds))} is not {wanted}"
+        elif len(kinds) > 1:
+            each = ", ".join(part["encoder"] for part in found)
+            why = f"their encoders differ ({each}): pre-train all three with one --encoder"
+        elif encoder not in ("auto", *kinds):
+            why = (
+                f"their encoder is {kinds.pop()}, not {encoder}: leave --encoder out, or pre-train "
+                f"all three with --encoder {encoder}"
+            )
+        elif not kinds <= set(CHANNELS):
+            why = f"their encoder {kinds.pop()} is none of {', '.join(CHANNELS)}"
         if why and set(organs) & set(named):
             raise UserError(f"{where} can't be used: {why}")
         if not why:

@@ -1,5 +1,6 @@
 """readers/weights.py: the weights that a new model starts from."""
 
+import json
 import socket
 from urllib.error import URLError
 
@@ -10,6 +11,7 @@ from helpers import quiet
 import train
 from base_model import ImageSide, VQAModel, make_encoder
 from dataset_RAD import find_data
+from image_type import ImageTypeClassifier
 from readers import weights
 from readers.checkpoints import save_checkpoint
 from utils import ORGAN_ENCODERS, VERSION, UserError
@@ -198,7 +200,37 @@ def test_files_of_two_encoders_are_not_mixed(tmp_path, imagenet, capsys):
     (tmp_path / "image_type.pth").unlink()
     parts = weights.find_parts({}, tmp_path, False)
     assert len(parts) == 3 and weights.choose_encoders(parts, "auto", {})[1][0]["state"] == {"a": 1}
-    assert "not used, efficientnet_lite0 and resnet34" in capsys.readouterr().out
+    differ = "their encoders differ (resnet34, efficientnet_lite0, resnet34): pre-train all three "
+    assert f"not used, {differ}with one --encoder\n" in capsys.readouterr().out
+    for encoder in ("resnet34", "resnet50"):
+        part = parts["abd_model_path"] | {"encoder": encoder}
+        alike = dict.fromkeys(weights.MTPT_FILES, part)
+        with pytest.raises(
+            UserError, match=f"their encoder is {encoder}, not eff.*leave --encoder"
+        ):
+            weights.choose_encoders(alike, "efficientnet_lite0", alike)
+    with pytest.raises(UserError, match="their encoder resnet50 is none of resnet34, eff"):
+        weights.choose_encoders(alike, "auto", alike)
+
+
+def test_official_files_and_torchvisions_are_read(tmp_path, parity, deterministic):
+    """--abd_model_path and the others: what the official pre-training and torchvision save."""
+    keys = json.loads((parity / "official_keys_MTPT_300d.json").read_text())
+    official = deterministic.fill_state_dict(keys["backbone"], 1)
+    whole = {"backbone": official, "cls_decoder": {"fc.8.bias": torch.ones(3)}, "cmsa": {}}
+    theirs = {f"module.{key}": value for key, value in official.items()}
+    more = {"fc.weight": torch.ones(1000, 512), "fc.bias": torch.ones(1000)}
+    encoder = make_encoder("resnet34")
+    for content in (whole, {"epoch": 99, "model_state": theirs}, official | more):
+        save_checkpoint(tmp_path / "a.pth", content)
+        part = weights.load_part_file(tmp_path / "a.pth")
+        assert part["encoder"] == "resnet34"
+        encoder.load_state_dict(part["state"])
+        assert torch.equal(encoder.conv1.weight, official["conv1.weight"])
+    classifier = ImageTypeClassifier().state_dict()
+    save_checkpoint(tmp_path / "m.pth", {"model_state": classifier})
+    state = weights.load_part_file(tmp_path / "m.pth")["state"]
+    assert set(state) == set(classifier) and "fc.0.weight" in state
 
 
 def test_files_that_hold_no_encoder(tmp_path):
