@@ -5,8 +5,11 @@ import torch
 from image_type import train_image_type
 
 
-def test_rarer_organs_are_drawn_as_often():
-    """An epoch has as many images of every organ, and at most 300 of one."""
+def test_rarer_organs_are_drawn_as_often(capsys):
+    """An epoch has as many images of every organ, and at most 300 of one.
+
+    A file gets one line, and no bar.
+    """
     read = []
 
     def reader(keys):
@@ -21,3 +24,4 @@ def test_rarer_organs_are_drawn_as_often():
     assert [len(keys) for keys in drawn] == [300, 300, 300]
     assert [len(set(keys)) for keys in drawn] == [2, 190, 300]
     assert not classifier.training
+    assert capsys.readouterr() == ("training the image-type classifier\n", "")

@@ -71,6 +71,74 @@ def test_the_tuned_recipe_goes_on_without_being_named(tiny, tmp_path, fails):
     assert "--recipe tuned (then) and paper (now)" in line
 
 
+class Reached(Exception):
+    """A run came to its first step."""
+
+
+@pytest.fixture
+def goes_on(run, tmp_path, monkeypatch, capfd):
+    """goes_on(settings, precision, *arguments): what a run says that goes on until its first step.
+
+    The run had these settings, where they differ from the fixture's, and this precision.
+    """
+
+    def stop(trainer, *_):
+        raise Reached(trainer.kept["settings"], trainer.kept["precision"])
+
+    monkeypatch.setattr(train.engine.Trainer, "train_epoch", stop)
+    monkeypatch.setattr(train.utils, "lock", lambda folder: None)  # frames would hold it
+
+    def resume(settings, precision, *arguments):
+        state, folder = last(run), tmp_path / "on"
+        folder.mkdir(exist_ok=True)
+        state |= {"settings": state["settings"] | settings, "precision": precision, "epoch": 0}
+        torch.save(state, folder / "last.pth")
+        capfd.readouterr()
+        with pytest.raises(Reached) as reached:
+            run_script("train.py", "--resume", "--output", folder, *arguments)
+        return *reached.value.args, capfd.readouterr().out
+
+    return resume
+
+
+@pytest.mark.parametrize("native, before", [(False, "bf16"), (True, "float32")])
+def test_a_precision_that_nobody_named_is_the_machine_s(native, before, goes_on, monkeypatch):
+    """A note and no refusal, on a machine with or without bf16; what was named stays."""
+    monkeypatch.setattr(train.utils, "has_bf16", lambda device: native)
+    now = {"bf16": "float32", "float32": "bf16"}[before]
+    settings, precision, out = goes_on({"precision": "auto"}, before)
+    assert (settings["precision"], precision) == ("auto", now)
+    assert f"NOTE: the run was in {before} so far; on this cpu it goes on in {now}" in out
+    settings, precision, out = goes_on({"precision": "auto"}, before, "--precision", before)
+    assert (settings["precision"], precision) == (before, before) and "so far" not in out
+    settings, precision, out = goes_on({"precision": "bf16"}, "bf16")
+    assert precision == "bf16" and "so far" not in out and ("bf16 is slow" in out) != native
+
+
+def test_a_run_of_a_gpu_goes_on_on_a_cpu(goes_on, monkeypatch):
+    """Encoders that were trained there are trained here; nobody had named a device."""
+    # the fixture's optimizer is one of frozen encoders
+    monkeypatch.setattr(train.engine.Trainer, "restore", lambda *_: None)
+    named = {"gpu": None, "freeze_encoders": False, "precision": "auto"}
+    settings, _, out = goes_on(named, "bf16", "--no-freeze_encoders")
+    assert settings["freeze_encoders"] is False and "trained; cpu" in out
+    settings, _, out = goes_on(named, "bf16")
+    assert settings["freeze_encoders"] is False and "trained; cpu" in out
+
+
+def test_a_folder_that_is_read_only_is_refused_at_once(tiny, tmp_path, monkeypatch, fails):
+    monkeypatch.setattr(train.rad, "find_data", lambda *_, **__: pytest.fail("it read data"))
+    sealed = tmp_path / "sealed"
+    sealed.mkdir()
+    sealed.chmod(0o555)
+    for output in (sealed, sealed / "run"):
+        line = fails("train.py", "--RAD_dir", tiny, "--output", output, *SMALL)
+        assert f"{output} can't be written: name another place with --output" in line
+    monkeypatch.setattr(train, "HERE", sealed)
+    line = fails("train.py", "--RAD_dir", tiny, *SMALL)
+    assert f"{sealed / 'saved_models'}/CMSA" in line and "--output" in line
+
+
 def test_resuming_with_other_settings_or_data_is_refused(run, tmp_path, fails):
     line = fails("train.py", "--output", run, "--resume", "--split", "clean")
     assert "--split official (then) and clean (now)" in line
@@ -256,6 +324,7 @@ def test_without_a_compiler(tiny, tmp_path):
     nowhere = {"CXX": "/bin/false", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "compiled")}
     done = call("train.py", *options, **nowhere)
     assert done.returncode == 2 and "error: --compile fails on this machine" in done.stderr
+    assert "\r" not in done.stdout + done.stderr  # bars are for terminals
     assert "Traceback" not in done.stderr
 
 
