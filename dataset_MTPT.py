@@ -147,6 +147,9 @@ def load_organ_set(folder, organ, log=log):
                 f"some{', or take the class out' if names else ''}"
             )
     classes, copies = names, {}
+    tested = {sample.target for sample in val}
+    if names and (lacking := [name for index, name in enumerate(names) if index not in tested]):
+        log(f"NOTE: {folder}: no held-out image shows {', '.join(lacking)}")
     if names:
         copies = check_images(folder, train, val)
     else:
@@ -193,16 +196,20 @@ def _digest(folder, classes, train, val, lists):
 def hold_out(samples):
     """(training, held out): every fifth image of a class, or of all with masks.
 
-    The order is shuffled and always the same. At least one image stays on each side.
+    The order is shuffled and always the same. A class of two images keeps both for training,
+    unless nothing would then be held out.
     """
     groups = {}
     for sample in samples:
         groups.setdefault(sample.target if isinstance(sample.target, int) else 0, []).append(sample)
-    train, val = [], []
-    for group in groups.values():
-        group = random.Random(0).sample(group, len(group))
-        count = max(1, len(group) // 5)
-        val, train = val + group[:count], train + group[count:]
+    for kept in (2, 1):
+        train, val = [], []
+        for group in groups.values():
+            group = random.Random(0).sample(group, len(group))
+            count = max(0, min(max(1, len(group) // 5), len(group) - kept))
+            val, train = val + group[:count], train + group[count:]
+        if val:
+            break
     return train, val
 
 

@@ -44,6 +44,8 @@ def test_the_official_brain_list():
     assert names == ["0", "1", "2"] and parts["val"] == []
     found = [(sample.image.name, sample.target) for sample in parts["train"]]
     assert found == [(f"i{i}.png", i % 3) for i in range(8)]
+    one = load_organ_set(folder, "brain", log=lambda _: None)
+    assert one.task == "classification" and (len(one.train), len(one.val)) == (6, 2)
 
 
 def test_a_class_counts_and_its_mask_need_not_be_there(folder):

@@ -210,11 +210,21 @@ def test_bad_class_folders(brain):
 
 
 def test_a_class_needs_two_training_images_beside_those_held_out(brain):
+    """A class of two keeps both, if others have images to hold out."""
     shutil.rmtree(brain / "val")
     (brain / "train" / "normal" / "2.png").unlink()
+    logged = []
+    one = load_organ_set(brain, "brain", logged.append)
+    assert [sample.target for sample in one.train] == [0, 0, 1, 1]
+    assert [sample.target for sample in one.val] == [1]
+    assert logged == [f"NOTE: {brain}: no held-out image shows normal"]
+    (brain / "train" / "tumour" / "2.png").unlink()
+    assert "class normal has 1 training image beside those held out" in error_of(brain)
+    picture(brain / "train" / "tumour" / "2.png")
+    (brain / "train" / "normal" / "1.png").unlink()
     assert "class normal has 1 training image beside those held out" in error_of(brain)
     rows = [f"train/tumour/{i}.png a\n" for i in range(3)]
-    rows += [f"train/normal/{i}.png b\n" for i in range(2)]
+    rows += ["train/normal/0.png b\n"]
     (brain / "train.txt").write_text("".join(rows))
     assert "train.txt: class b has 1 training image beside" in error_of(brain)
     (brain / "train.txt").write_text("".join(rows[:3]))
