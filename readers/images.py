@@ -156,8 +156,10 @@ def _to_rgb(image):
         return _scale(values, full, tags.get(WHITE) == 0, image.info.get("transparency"))
     if image.has_transparency_data:
         image = image.convert("LA") if image.mode == "La" else image
-        black = Image.new("RGBA", image.size, "black")
-        image = Image.alpha_composite(black, image.convert("RGBA"))
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        black = Image.new("RGB", image.size)
+        black.paste(image, mask=image)
+        return black, []
     return image.convert("RGB"), []
 
 

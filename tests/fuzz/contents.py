@@ -17,6 +17,9 @@ from PIL import Image
 
 # width and height in a picture's header
 SIDES = {"PNG": ">I", "JPEG": ">H", "BMP": "<I", "GIF": "<H", "TIFF": "<I", "WEBP": "<H", "PPM": ""}
+SIDES |= {"JPEG2000": ">I", "AVIF": ">I"}
+EXIF = Image.Exif()
+EXIF[274] = 6  # the picture is turned
 RGB = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8))
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I", "F")
 WAYS = (
@@ -27,6 +30,7 @@ WAYS = (
     {"transparency": 3},
     {"compression": "tiff_lzw"},
     {"compression": "tiff_adobe_deflate"},
+    {"exif": EXIF},
 )
 
 
@@ -57,7 +61,7 @@ def make_pictures():
     """{bytes: format} of a small picture in every form that this Pillow can write."""
     pictures = {made(RGB.save, "TIFF", compression="jpeg"): "TIFF"}
     for form, mode, way in itertools.product(SIDES, MODES, WAYS):
-        with contextlib.suppress(OSError, KeyError, ValueError):
+        with contextlib.suppress(OSError, KeyError, ValueError, RuntimeError):
             picture = RGB.convert("I" if mode == "I;16" else mode).convert(mode)
             pictures[made(picture.save, form, **way)] = form
     return pictures
@@ -86,6 +90,7 @@ DICOMS = {
     for path in sorted(Path(pydicom.__file__).parent.glob("data/test_files/*.dcm"))
     if path.stat().st_size < 40_000 or "palette" in path.name
 }
+DICOMS |= {f"bare {name}": content[132:] for name, content in list(DICOMS.items())[::4]}
 ITEM, SHARED = pydicom.Dataset(), pydicom.Dataset()
 ITEM.RescaleSlope, ITEM.RescaleIntercept = "3", "1"
 ITEM.add_new("LUTDescriptor", "US", [256, 0, 16])
@@ -93,7 +98,7 @@ ITEM.add_new("LUTData", "OW", bytes(range(256)) * 2)
 SHARED.PixelValueTransformationSequence = [ITEM]
 TAGS = """Rows Columns SamplesPerPixel BitsAllocated BitsStored HighBit PixelRepresentation
     PixelPaddingValue PixelData PhotometricInterpretation RescaleSlope RescaleIntercept
-    WindowCenter WindowWidth NumberOfFrames""".split()
+    WindowCenter WindowWidth NumberOfFrames PixelPaddingRangeLimit FloatPixelData""".split()
 TAG_VALUES = [None, 0, 1, 5, 7, 255, 8944, 65535, 2**31 - 1, -1, "0", "-1e308", "nan", "1e400"]
 TAG_VALUES += [["1", "0"], [0, 0], "RGB", "YBR_FULL_422", "MONOCHROME1", "PALETTE COLOR", "a\\b"]
 TAG_VALUES += [b"", bytes(31), "9" * 400]
@@ -102,6 +107,7 @@ FIELDS = st.tuples(st.sampled_from(TAGS), st.sampled_from(TAG_VALUES)) | st.samp
         ("VOILUTSequence", [ITEM]),
         ("SharedFunctionalGroupsSequence", [SHARED]),
         ("VOILUTFunction", "SIGMOID"),
+        ("PresentationLUTShape", "INVERSE"),
     ]
 )
 
