@@ -76,6 +76,10 @@ def test_numbers_of_named_classes_count_from_0_or_1(folder, name, first):
     parts, names = read_parts(folder)
     assert names == ["a", "b", "c"]
     assert {part: [one.target for one in parts[part]] for part in parts} == numbers
+    # neither the first nor the last of both counts: then they count from 0
+    (folder / "train.txt").write_text("images/i0.png 1\nimages/i1.png 2\n")
+    (folder / "val.txt").write_text("images/i2.png 1\n")
+    assert [one.target for one in read_parts(folder)[0]["train"]] == [1, 2]
 
 
 PLAIN = {f"images/i{i}.png": str(i % 2) for i in range(3)}
