@@ -116,7 +116,7 @@ class Trainer:
         """Within this block Ctrl-C and SIGTERM save and raise Stopped; curves go to TensorBoard."""
         if is_first():
             write_log(self.folder, self.history)
-            with contextlib.suppress(ImportError):  # without TensorBoard there is log.jsonl
+            with contextlib.suppress(ImportError, UnicodeEncodeError):  # log.jsonl has the same
                 from torch.utils.tensorboard import SummaryWriter
 
                 self.writer = SummaryWriter(self.folder / "tensorboard")

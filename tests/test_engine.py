@@ -262,6 +262,21 @@ def test_a_bar_on_a_terminal_alone(tmp_path, capsys, monkeypatch):
         assert terminal or not err
 
 
+def test_a_folder_whose_name_is_no_text(tmp_path, monkeypatch):
+    """A name in Latin-1 on a UTF-8 system, which TensorBoard can't take: everything else works."""
+    folder = tmp_path / os.fsdecode(b"l\xe4uft")
+    folder.mkdir()
+
+    def can_not(path):
+        str(path).encode()
+
+    module = SimpleNamespace(SummaryWriter=can_not)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    train_once(folder)
+    assert load_checkpoint(folder / "last.pth")["epoch"] == EPOCHS - 1
+    assert len(log_of(folder)) == EPOCHS
+
+
 def test_rate_and_saving_reach_the_optimizer(tmp_path):
     """A group's share of the rate, warm-up by step, `every` and `save_every`."""
     model = nn.Linear(2, 1)
