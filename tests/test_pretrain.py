@@ -12,7 +12,7 @@ import pretrain
 from base_model import make_encoder
 from readers.checkpoints import read_checkpoint
 from readers.weights import MTPT_FILES
-from utils import ORGAN_ENCODERS, VERSION, run_main
+from utils import ORGAN_ENCODERS, VERSION, UserError, run_main
 
 
 def test_what_a_run_leaves(pretrained):
@@ -87,6 +87,17 @@ def test_a_learnable_task_is_learnt(organ_sets, tiny, tmp_path):
         json.loads(line) for line in (tmp_path / "chest" / "log.jsonl").read_text().splitlines()
     ]
     assert rows[-1]["train_score"] > 0.8
+
+
+def test_folders_that_are_read_only_are_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrain, "find_organ_sets", lambda *_: pytest.fail("it read images"))
+    sealed = tmp_path / "sealed"
+    sealed.mkdir()
+    sealed.chmod(0o555)
+    with pytest.raises(UserError, match=f"{sealed}/w can't be written: .* with --output"):
+        call("--gpu", -1, "--output", sealed / "w", "--results", tmp_path / "r")
+    with pytest.raises(UserError, match=f"{sealed}/r can't be written: .* with --results"):
+        call("--gpu", -1, "--output", tmp_path / "w", "--results", sealed / "r")
 
 
 def test_polynomial_rate():

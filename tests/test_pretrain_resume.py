@@ -123,6 +123,18 @@ def test_a_default_that_depends_on_the_organ_is_not_taken_along(started, tmp_pat
         call(*output, "--organ", "abdomen", "--resume")
 
 
+def test_a_precision_that_nobody_named_is_the_machine_s(started, tmp_path, monkeypatch, capfd):
+    options = ["--output", tmp_path / "auto", "--organ", "brain", "--precision", "auto"]
+    monkeypatch.setattr(pretrain.utils, "has_bf16", lambda device: True)
+    started(*options, "--encoder", "efficientnet_lite0")
+    assert "; cpu, bf16;" in capfd.readouterr().out
+    monkeypatch.setattr(pretrain.utils, "has_bf16", lambda device: False)
+    started(*options, "--resume")
+    out = capfd.readouterr().out
+    assert "NOTE: the run was in bf16 so far; on this cpu it goes on in float32" in out
+    assert "; cpu, float32;" in out
+
+
 def test_other_data_are_refused(pretrained, organ_sets, tiny, options, tmp_path):
     """A run that goes on has the images and the questions that it began with."""
     shutil.copytree(pretrained[0] / "brain", tmp_path / "w" / "brain")
