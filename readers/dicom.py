@@ -11,6 +11,7 @@ from utils import MAX_PIXELS, UserError, optional
 
 TOO_LARGE = f"more than {MAX_PIXELS:,} pixels: make it smaller first"
 PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # tags of float, double and whole pixel data
+UNDEFINED = 0xFFFFFFFF  # the length of compressed pixel data
 NEARLY_ALL = (0.5, 99.5)  # percentiles: a few hot pixels do not count
 
 
@@ -76,7 +77,7 @@ def _read_header(path):
 
         header = filereader.read_partial(file, at_pixels, force=True)
     if "Rows" not in header or not any(lengths):
-        kind = header.get("SOPClassUID", uid.UID("")).name or header.get("Modality", "unknown")
+        kind = uid.UID(header.get("SOPClassUID") or "").name or header.get("Modality", "unknown")
         raise PictureError(
             "DICOM that holds no picture, as a report, a structure set, a PDF or a file cut "
             f"short: {kind}"
@@ -84,6 +85,8 @@ def _read_header(path):
     if header.Rows * header.Columns > MAX_PIXELS:
         raise PictureError(TOO_LARGE)
     if not syntax:
+        if lengths[0] == UNDEFINED:
+            raise PictureError("compressed DICOM, and the file meta that would say how is missing")
         implicit, little = header.original_encoding
         plain = uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
         syntax = uid.ImplicitVRLittleEndian if implicit else plain
@@ -106,26 +109,28 @@ def _stored_values(path, header, syntax, index):
         source = pydicom.dcmread(path, force=True) if syntax.is_deflated else path
         return pixels.pixel_array(source, index=index, transfer_syntax_uid=syntax)
     except (RuntimeError, NotImplementedError, ValueError) as error:
-        if syntax.is_compressed and _lacks_decoder(header, syntax, pixels):
-            raise PictureError(
-                f"compressed as {syntax.name}, which can't be decoded here: save it uncompressed, "
-                "or install decoders with pip install pylibjpeg pylibjpeg-libjpeg "
-                "pylibjpeg-openjpeg"
-            ) from None
+        if syntax.is_compressed:
+            _check_decoder(header, syntax, pixels)
         why = textwrap.shorten(str(error), 120, placeholder=" ...")
         raise PictureError(f"damaged DICOM, its pixels cut short or broken: {why}") from None
 
 
-def _lacks_decoder(header, syntax, pixels):
-    """True when no decoder for a compression is installed, or only one that can't do all of it."""
+def _check_decoder(header, syntax, pixels):
+    """Raise PictureError where no decoder for a compression is there, or none for deep pixels."""
     from pydicom import uid
 
+    fault = f"compressed as {syntax.name}, which can't be decoded here: save it uncompressed"
     try:
         decoder = pixels.get_decoder(syntax)
     except NotImplementedError:  # films
-        return True
+        raise PictureError(fault) from None
+    # what Pillow can't do
     deep = header.BitsStored > 8 and (syntax == uid.JPEGExtended12Bit or header.SamplesPerPixel > 1)
-    return not decoder.is_available or deep and decoder.available_plugins == ("pillow",)
+    if not decoder.is_available or deep and decoder.available_plugins == ("pillow",):
+        raise PictureError(
+            f"{fault}, or install decoders with pip install pylibjpeg pylibjpeg-libjpeg "
+            "pylibjpeg-openjpeg"
+        )
 
 
 def _lift_frame_header(header, frame):
