@@ -261,6 +261,13 @@ def test_bad_questions_and_arguments(run, picture, fails):
     assert "--gpu 99" in fails(file, "is it?", "--gpu", 99)
 
 
+def test_a_folder_that_is_read_only_is_refused_at_once(picture, fails, tmp_path, monkeypatch):
+    monkeypatch.setattr(ask, "find_checkpoint", lambda *_: pytest.fail("it looked for a model"))
+    tmp_path.chmod(0o555)
+    line = fails(picture[1], "is it?", "--show", tmp_path / "where.png")
+    assert f"{tmp_path} can't be written: name another place with --show" in line
+
+
 def test_bad_checkpoints(run, runs, picture, fails, tmp_path):
     def line(path):
         return fails(picture[1], "is it?", "--input", path)

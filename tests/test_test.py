@@ -136,3 +136,11 @@ def test_the_official_split_argument_and_an_absent_gpu(fails, run):
     if not torch.cuda.is_available():
         message = "--gpu 0: this machine has 0 CUDA GPUs; use --gpu -1 for the CPU"
         assert message in fails("test.py", "--input", run, "--gpu", 0)
+
+
+def test_a_folder_that_is_read_only_is_refused_at_once(fails, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "load_model", lambda *_: pytest.fail("it read a model"))
+    tmp_path.chmod(0o555)
+    for output in (tmp_path, tmp_path / "new"):
+        line = fails("test.py", "--input", run, "--output", output, "--gpu", -1)
+        assert f"{output} can't be written: name another place with --output" in line
