@@ -15,6 +15,7 @@ from features import Inputs, model_inputs
 from scores import prediction_rows
 from tools import report
 from tools.report_gallery import choose_gallery
+from tools.report_tables import TYPES
 from utils import UserError
 
 CPU = torch.device("cpu")
@@ -65,7 +66,8 @@ def test_everything_is_escaped_and_nothing_is_loaded(tmp_path):
     run.mkdir()
     (run / "run.json").write_text(json.dumps({"settings": {"seed": EVIL}, "seed": 1}))
     log = '{"epoch": 0, "loss": 2.5, "train_score": 0.5, "rate": 0.1, "val_score": 0.25}\n'
-    (run / "log.jsonl").write_text(log + '{"epoch": 1, "loss": 1.5}\n{"epo')
+    later = log.replace('"epoch": 0', '"epoch": 2').replace("0.25", "0.75")
+    (run / "log.jsonl").write_text(log + later + '{"epoch": 1, "loss": 1.5}\n{"epo')
     page = read_page(
         save_results(
             tmp_path / "results",
@@ -92,6 +94,109 @@ def test_everything_is_escaped_and_nothing_is_loaded(tmp_path):
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(levels, levels[1:]))
     assert "<td>2.5</td>" in page and '<html lang="en">' in page
+
+
+def run_folder(folder, log, **facts):
+    """A run's folder with log.jsonl, of these rows, and run.json."""
+    folder.mkdir()
+    (folder / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+    (folder / "run.json").write_text(json.dumps(facts))
+    return str(folder / "best.pth")
+
+
+def test_the_head_says_when_and_where(tmp_path):
+    """Only what run.json and results.json know."""
+    began = {"began": "2026-11-26T23:46:32+01:00", "seconds": 11250.2, "commit": "590c345"}
+    checkpoint = run_folder(tmp_path / "run", [], host="<b>", **began)
+    evaluated = {"evaluated": "2026-11-27T00:05:00", "seconds": 61.5, "commit": None}
+    page = read_page(
+        save_results(tmp_path / "a", MANY[:20], checkpoint=checkpoint, host="here", **evaluated)
+    )
+    trained = "2026-11-26 23:46 UTC+01:00, took 3 h 7 min, commit 590c345, on &lt;b&gt;"
+    assert f"<dt>Trained</dt><dd>{trained}</dd>" in page
+    assert "<dt>Evaluated</dt><dd>2026-11-27 00:05, took 1 min 2 s, on here</dd>" in page
+    assert "11250" not in page
+    wrong = {"evaluated": "yesterday", "seconds": -1, "commit": 7, "host": ["x"]}
+    page = read_page(save_results(tmp_path / "b", MANY[:20], **wrong))
+    assert "<dt>Questions</dt>" in page
+    assert "<dt>Trained</dt>" not in page and "<dt>Evaluated</dt>" not in page
+
+
+def test_changed_settings_stand_first(tmp_path):
+    settings = {"recipe": "tuned", "lr": 0.5, "blocks": 1, "input": None}
+    facts = {"settings": settings, "recipe": "tuned", "changed": {"blocks": 1}, "device": "cpu"}
+    checkpoint = run_folder(tmp_path / "run", [], model_arguments={"hidden": 32}, **facts)
+    about = {"recipe": "tuned", "changed": {"blocks": 1}, "checkpoint": checkpoint}
+    page = read_page(save_results(tmp_path / "a", MANY[:20], **about))
+    part = page[page.index("<h3>Settings</h3>") : page.index('id="calibration"')]
+    rows = re.findall(r'<th scope="row">(.*?)</th>\s*<td class="text">(.*?)</td>', part)
+    mark = ' <span class="mark">changed</span>'
+    assert rows == [
+        *(("recipe", "tuned"), ("blocks" + mark, "1")),
+        *(("lr", "0.5"), ("hidden", "32"), ("device", "cpu")),
+    ]
+    assert part.index("<details>") > part.index(mark) and part.index("0.5") > part.index(
+        "<details>"
+    )
+    page = read_page(save_results(tmp_path / "b", MANY[:20], **about | {"changed": {}}))
+    assert "The recipe is tuned, and no setting was changed." in page and mark not in page
+
+
+def test_no_table_has_one_row(tmp_path):
+    """A sentence stands in place of a table with one line."""
+    rows = [prediction(qid, qid % 2, truth="yes", twin=0) for qid in range(20)]
+    row = {"epoch": 4, "loss": 2.5, "train_score": 0.5, "val_score": 0.25}
+    checkpoint = run_folder(tmp_path / "run", [row], recipe="paper")
+    page = read_page(save_results(tmp_path / "a", rows, checkpoint=checkpoint))
+    for part in page.split("<table")[1:]:
+        table = part.split("</table>")[0]
+        assert len(re.findall(r"<tr", table[table.index("<tbody>") :])) > 1
+    for group in ("PRES", "head", "no twin", "there is none", "known"):
+        assert f"All 20 test questions are in one group,\n“{group}”" in page
+    assert "one epoch, number 4: loss 2.5, training score\n50.0, validation score 25.0." in page
+    assert "No true answer is no. Of the\n20 questions whose true answer is yes" in page
+    assert page.count("<svg") == 1  # calibration
+    assert "There is no run.json" in page  # it says no more than results.json
+    rows = [prediction(qid, 1, "left") for qid in range(20)]
+    assert "No true answer is yes or no." in read_page(save_results(tmp_path / "b", rows))
+
+
+def test_overfitting_is_shown(tmp_path):
+    log = [
+        {"epoch": epoch, "loss": 2.0, "train_score": training, "val_score": val}
+        for epoch, training, val in ((0, 0.25, 0.5), (1, 0.5, 0.75), (2, 0.875, 0.625))
+    ]
+    checkpoint = run_folder(tmp_path / "run", log, recipe="paper")
+    folder = save_results(tmp_path / "a", MANY[:20], checkpoint=checkpoint, epoch=2)
+    page = " ".join(read_page(folder).split())
+    assert "In epoch 2, which was evaluated, the training score is 87.5" in page
+    assert "validation score 62.5: training is 25.0 points ahead." in page
+    assert "The best validation score is 75.0, of epoch 1." in page
+    shade = 'PolyCollection_1"> <defs> <path'
+    assert page.count(shade) == 1  # of the score, where training is ahead
+    assert ">validation loss</th>" not in page
+    log = [row | {"val_loss": 3.25} for row in log]
+    (tmp_path / "run" / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log))
+    page = read_page(folder)
+    assert ">validation loss</th>" in page and page.count("<td>3.25</td>") == 3
+    assert " ".join(page.split()).count(shade) == 2  # and of the loss, where training's is lower
+    behind = [row | {"train_score": row["val_score"] - 0.125, "val_loss": 1.0} for row in log]
+    (tmp_path / "run" / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in behind))
+    page = " ".join(read_page(folder).split())
+    assert "training is 12.5 points behind." in page and shade not in page
+    blind = [{key: row[key] for key in ("epoch", "loss", "train_score")} for row in log]
+    (tmp_path / "run" / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in blind))
+    page = read_page(folder)
+    assert "no validation part" in page and "PolyCollection" not in page
+
+
+def test_the_question_types_are_explained(tmp_path):
+    page = read_page(save_results(tmp_path / "a", MANY[:20]))
+    legend = page[page.index('<dl class="types') :].split("</dl>")[0]
+    assert re.findall(r"<dt>(\w+)</dt>\s*<dd>(.*?)</dd>", legend) == [
+        (kind, TYPES[kind][1]) for kind in ("POS", "PRES", "SIZE")
+    ]
+    assert re.search(r'<option value="PRES">PRES, presence\s*</option>', page)
 
 
 def test_no_results_folder(tmp_path):
@@ -134,6 +239,7 @@ def phantom(tiny, tmp_path_factory):
     probabilities = predict(model, data.test, Inputs(data, CPU), CPU)
     rows = prediction_rows(data.test, probabilities, data, "official", data.train)
     for row in rows:
+        row |= {"twin": row["qid"] // 2 % 2}  # the drawings have none
         row |= {"answer_without_image": row["truth"], "answer_without_question": "nothing"}
     about = {"data": data.about(), "split": "official", "epoch": 0, "recipe": "tuned"}
     about["checkpoint"] = str(run / "best.pth")
@@ -224,7 +330,7 @@ def test_in_a_browser(phantom, tmp_path):
 
     def shown(dom):
         return [
-            re.search(r'data-result="(\w+)" data-organ="(\w+)"', card).groups()
+            re.search(r'result="(\w+)" data-organ="(\w+)"\s+data-twin="(\d)"', card).groups()
             for card in re.findall(r'<li class="card [^>]*>', dom)
             if "hidden" not in card
         ]
@@ -234,8 +340,14 @@ def test_in_a_browser(phantom, tmp_path):
     assert len(everything) == len(choose_gallery(rows))
     assert 'form id="filters" hidden' not in dom
     part = shown(browse(page.as_uri() + "#result=wrong&organ=HEAD", profile))
-    assert part == [card for card in everything if card == ("wrong", "HEAD")]
+    assert part == [card for card in everything if card[:2] == ("wrong", "HEAD")]
     assert 0 < len(part) < len(everything)
+    for twin in "01":
+        part = shown(browse(page.as_uri() + f"#twin={twin}", profile))
+        assert part == [card for card in everything if card[2] == twin] != []
+    # a table that does not fit says that it scrolls
+    assert "scroll wide" not in browse(page.as_uri(), profile, "--window-size=2000,900")
+    assert '<div class="scroll wide"' in browse(page.as_uri(), profile, "--window-size=600,900")
 
     # The window can't be made narrower than 500 px, so a frame of 360 px tells its width. The
     # page's own policy would refuse the script.

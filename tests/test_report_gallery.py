@@ -79,6 +79,9 @@ def test_cards(shown, rows):
         assert card["image"].startswith("data:image/jpeg;base64,")
         assert [one["word"] for one in card["maps"]] == list(words)
         assert len(card["which"]) == len(words) == len(card["which"][0]) - 1
+        # one scale for all words: the largest share, or four times an even one
+        peak = max(one["peak"] for one in card["maps"])
+        assert card["full"] == pytest.approx(100 * max(peak, 4 / 49))
 
 
 def test_parts_that_are_missing(shown, rows):

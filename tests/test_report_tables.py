@@ -45,6 +45,34 @@ def test_yes_no_confusion():
     }
 
 
+def test_a_truth_that_no_question_has():
+    rows = [prediction(1), prediction(2, 0, "left", "right")]
+    assert report_tables.yes_no_confusion(rows) == {"yes": {"yes": 1, "no": 0, "other": 0}}
+    assert report_tables.yes_no_confusion(rows[1:]) == {}
+
+
+def test_overfitting():
+    scores = ((0.25, 0.5), (0.5, 0.625), (0.75, 0.5), (0.875, None))
+    log = [
+        {"epoch": epoch, "train_score": training} | ({"val_score": val} if val else {})
+        for epoch, (training, val) in enumerate(scores)
+    ]
+    best = {"best": 62.5, "best_epoch": 1}
+    late = {"epoch": 2, "training": 75.0, "validation": 50.0, "ahead": 25.0}
+    first = {"epoch": 0, "training": 25.0, "validation": 50.0, "ahead": -25.0}
+    assert report_tables.overfitting(log, 0) == first | best
+    for epoch in (2, 3, None):  # of an epoch without validation, or an unknown one: the last
+        assert report_tables.overfitting(log, epoch) == late | best
+    assert report_tables.overfitting(log[3:], 3) is None
+
+
+def test_every_type_is_explained_in_a_sentence():
+    assert sorted(report_tables.TYPES) == (
+        "ABN ATTRIB COLOR COUNT MODALITY ORGAN OTHER PLANE POS PRES SIZE".split()
+    )
+    assert all(sentence[-1] in "?." for _, sentence in report_tables.TYPES.values())
+
+
 def test_majority_baseline():
     training = [
         Asked("no", ("PRES",)),

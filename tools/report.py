@@ -9,7 +9,10 @@ part that needs them.
 
 import argparse
 import base64
+import contextlib
+import datetime
 import hashlib
+import math
 from pathlib import Path
 
 import torch
@@ -21,6 +24,7 @@ from readers.json_files import read_json
 from readers.results import read_results, read_run
 from scores import PROTOCOLS
 from tools import report_tables as tables
+from tools.compare import recipe_line
 from tools.report_charts import calibration_chart, training_charts
 from tools.report_gallery import choose_gallery, make_cards
 from utils import HERE, UserError, atomic_path, log, optional, run_main
@@ -28,6 +32,13 @@ from utils import HERE, UserError, atomic_path, log, optional, run_main
 BLANK_RUNS = {  # runs that were trained without one input; `neighbours` finds them
     "question_only": "This run saw blank images.",
     "image_only": "This run read no questions.",
+}
+LOG_COLUMNS = {  # of log.jsonl
+    "rate": "rate",
+    "loss": "training loss",
+    "val_loss": "validation loss",
+    "train_score": "training score",
+    "val_score": "validation score",
 }
 NO_NEIGHBOURS = (
     "There are no results of the same model trained with --question_only or --image_only beside "
@@ -50,7 +61,7 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None, rows=N
         data = attempt(missing, "data", read_data, results, rad_dir)
     shown = attempt(missing, "maps", find_maps, results, data, model, inputs)
     model, inputs, data = shown or (None, None, data)
-    settings, history = read_history(results, missing)
+    run, settings, history = read_history(results, missing)
     baselines = {}
     if data is not None:
         training = training_questions(data, results["split"])
@@ -66,6 +77,7 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None, rows=N
         "run": folder.resolve().name,
         "results": results,
         "recipe": recipe_line(results),
+        "when": {"Trained": told(run, "began"), "Evaluated": told(results, "evaluated")},
         "phantom": "phantom" in results["data"]["name"].lower(),
         "total": len(rows),
         "scores": tables.score_rows(rows, baselines),
@@ -74,13 +86,18 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None, rows=N
         "few": tables.FEW,
         "protocols": list(PROTOCOLS.values()),
         "log": history,
-        "charts": training_charts(history) if history else [],
+        "log_columns": {
+            key: title for key, title in LOG_COLUMNS.items() if any(key in row for row in history)
+        },
+        "charts": training_charts(history, results["epoch"]) if len(history) > 1 else [],
+        "gap": tables.overfitting(history, results["epoch"]),
         "settings": settings,
         "calibration": calibrated,
         "calibration_chart": calibration_chart(calibrated),
         "confusion": tables.yes_no_confusion(rows),
         "cards": cards,
         "organ_names": tables.ORGAN_NAMES,
+        "type_names": tables.TYPES,
         "organs": sorted({card["row"]["organ"] for card in cards}),
         "types": sorted({kind for card in cards for kind in card["row"]["question_types"]}),
         "missing": missing,
@@ -116,12 +133,6 @@ def attempt(missing, part, read, *arguments):
         text = str(error).rstrip(".") + "."
         missing[part] = text[0].upper() + text[1:]
         return None
-
-
-def recipe_line(results):
-    """ "paper", or "paper, changed: blocks 1" where settings differ from the recipe's."""
-    changed = ", ".join(f"{name} {value}" for name, value in results["changed"].items())
-    return results["recipe"] + (f", changed: {changed}" if changed else "")
 
 
 def read_data(results, rad_dir=None):
@@ -174,15 +185,46 @@ def find_maps(results, data, model, inputs):
 
 
 def read_history(results, missing):
-    """(lines of run.json, rows of log.jsonl) of the evaluated run; `missing` says why not."""
-    run = checkpoint_path(results).parent
-    history, settings = attempt(missing, "settings", read_run, run) or ([], None)
-    lines = flat(settings or {})
+    """(run.json or {}, its `grouped_settings`, rows of log.jsonl) of the evaluated run.
+
+    `missing` says why there are none.
+    """
+    folder = checkpoint_path(results).parent
+    history, run = attempt(missing, "settings", read_run, folder) or ([], None)
+    settings = grouped_settings(run or {}, results["changed"])
     if not history:
-        missing["curves"] = f"There is no log.jsonl in {run}."
-    if not lines:
-        missing.setdefault("settings", f"There is no run.json in {run}.")
-    return lines, history
+        missing["curves"] = f"There is no log.jsonl in {folder}."
+    if not settings["others"]:
+        missing.setdefault("settings", f"There is no run.json in {folder}.")
+    return run or {}, settings, history
+
+
+def told(facts, when):
+    """ "2026-11-26 23:46, took 1 min 52 s, commit 590c345, on host", or "" where nothing is known.
+
+    facts: run.json or results.json; when: the key of its time. What is absent is left out.
+    """
+    parts = []
+    with contextlib.suppress(TypeError, ValueError):
+        parts.append(
+            f"{datetime.datetime.fromisoformat(facts.get(when)):%Y-%m-%d %H:%M %Z}".strip()
+        )
+    seconds = facts.get("seconds")
+    if type(seconds) in (int, float) and 0 <= seconds < 1e9:
+        parts.append(f"took {duration(seconds)}")
+    for key, before in (("commit", "commit "), ("host", "on ")):
+        if isinstance(facts.get(key), str) and facts[key]:
+            parts.append(before + facts[key])
+    return ", ".join(parts)
+
+
+def duration(seconds):
+    """ "52 s", "1 min 52 s" or "3 h 7 min"."""
+    minutes, rest = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def neighbours(folder, rows, results):
@@ -209,8 +251,25 @@ def neighbours(folder, rows, results):
     return found
 
 
+def grouped_settings(run, changed):
+    """The settings for the page: {"changed": lines, "others": {title: lines}} of (name, text).
+
+    run: run.json; changed: those that differ from the recipe.
+    """
+    parts = {"Settings": run.get("settings"), "Model": run.get("model_arguments")}
+    parts["Prior"] = run.get("prior_arguments")
+    parts = {title: part if isinstance(part, dict) else {} for title, part in parts.items()}
+    shown = {"settings", "model_arguments", "prior_arguments", "recipe", "changed"}
+    shown |= {"began", "seconds", "commit", "host"}  # in the page's head
+    parts["Run"] = {key: value for key, value in run.items() if key not in shown}
+    out = {"recipe", *changed}
+    parts["Settings"] = {key: value for key, value in parts["Settings"].items() if key not in out}
+    others = {title: lines for title, part in parts.items() if (lines := flat(part))}
+    return {"changed": [(key, str(value)) for key, value in changed.items()], "others": others}
+
+
 def flat(settings, before="", depth=0):
-    """run.json as (name, text) lines, without what is not set."""
+    """A part of run.json as (name, text) lines, without what is not set."""
     lines = []
     for key, value in settings.items():
         if isinstance(value, dict) and depth < 9:

@@ -7,6 +7,8 @@ from utils import optional
 
 # stand-ins in the drawings, replaced in the SVG by the colours of the page's style
 INK, ONE, TWO = "#010203", "#010204", "#010205"
+PARTS = ("training", "validation")
+LOSSES, SCORES = ("loss", "val_loss"), ("train_score", "val_score")  # of log.jsonl, in that order
 COLOURS = {INK: "currentColor", ONE: "var(--one)", TWO: "var(--two)"}
 
 
@@ -43,29 +45,38 @@ def chart(name, label, draw):
     return markup(svg.replace("<svg", markup('<svg role="img" aria-label="{}"').format(label), 1))
 
 
-def training_charts(log):
-    """The curves of loss and score by epoch, two SVGs. log: rows of log.jsonl, at least one."""
+def training_charts(log, epoch):
+    """The curves of loss and score by epoch, two SVGs, training and validation side by side.
+
+    log: rows of log.jsonl, at least two; epoch: the evaluated one, or None. The space between the
+    curves of the score is shaded where training is ahead.
+    """
     from matplotlib.ticker import MaxNLocator
 
-    def curves(axis, series, ylabel):
-        for (key, title), colour, style in zip(series, (ONE, TWO), ("-o", "--s")):
+    def curves(axis, keys, ylabel):
+        for key, title, colour, style in zip(keys, PARTS, (ONE, TWO), ("-o", "--s")):
             points = [(row["epoch"], row[key]) for row in log if key in row]
             if points:
                 axis.plot(*zip(*points), style, color=colour, label=title, markersize=3)
+        if both := [(row["epoch"], *map(row.get, keys)) for row in log if set(keys) <= set(row)]:
+            at, training, validation = zip(*both)
+            ahead = [a > b if keys == SCORES else a < b for _, a, b in both]
+            axis.fill_between(
+                at, training, validation, ahead, interpolate=True, color=TWO, alpha=0.15
+            )
+        if any(row["epoch"] == epoch for row in log):
+            axis.axvline(epoch, color=INK, linewidth=1, linestyle=":", label="evaluated epoch")
         axis.set(xlabel="epoch", ylabel=ylabel)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if len(series) > 1:
-            axis.legend()
+        axis.figure.legend(loc="outside upper center", ncols=3, fontsize=9)
 
     span = f"epochs {log[0]['epoch']} to {log[-1]['epoch']}: the numbers are in the table below"
-    loss = [("loss", "training loss")]
-    scores = [("train_score", "training"), ("val_score", "validation")]
     return [
-        chart("loss", f"Training loss, {span}", lambda axis: curves(axis, loss, "loss")),
+        chart("loss", f"Loss, {span}", lambda axis: curves(axis, LOSSES, "loss")),
         chart(
             "score",
             f"Training and validation score, {span}",
-            lambda axis: curves(axis, scores, "score (share right)"),
+            lambda axis: curves(axis, SCORES, "score (share right)"),
         ),
     ]
 

@@ -15,6 +15,7 @@ from tools.maps import word_maps
 CARDS = 48  # questions shown
 MAP_SIDE = 112  # pixels of a word's map
 AMBER, STRENGTH = (255, 150, 0), 0.72  # of a map over its image, and how much of it covers
+LEAST_PEAK = 4 / 49  # share of a word's look that gets the full colour: an even map stays pale
 ALIKE = 0.9  # share of the model's answers that must be those of predictions.json; bf16 turns few
 
 
@@ -70,19 +71,18 @@ def jpeg(pixels, quality=82):
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def overlay(pixels, heat):
+def overlay(pixels, heat, top):
     """A map `heat` (7, 7), shares of 1, in amber over uint8 (H, W, 3), as a data URI.
 
-    Full colour is the map's own largest share, or four times the even share where that is more:
-    an even map stays pale.
+    A share of `top` gets the full colour.
     """
     size = (MAP_SIDE, MAP_SIDE)
     small = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
-    scaled = Image.fromarray((heat / max(heat.max(), 4 / heat.size)).astype(np.float32))
+    scaled = Image.fromarray((heat / top).astype(np.float32))
     covered = np.asarray(scaled.resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
     covered = STRENGTH * covered[..., None]  # (112, 112, 1)
     mixed = np.asarray(small, np.float32) * (1 - covered) + np.array(AMBER) * covered
-    return jpeg(mixed.astype(np.uint8), quality=75)
+    return jpeg(mixed.astype(np.uint8), quality=73)
 
 
 def peak_in_words(heat):
@@ -94,7 +94,9 @@ def peak_in_words(heat):
 
 
 def make_cards(rows, data, model, inputs, missing):
-    """The cards of some rows: {"row", "image", "maps", "which"}.
+    """The cards of some rows: {"row", "image", "maps", "which", "full"}.
+
+    `full` is the share in percent that has the full colour in all maps of a card.
 
     data, model and inputs may be None; then pictures or maps are left out. `missing`, {part:
     sentence}, gets the reason where the data lack the rows' questions, or where the model
@@ -126,11 +128,13 @@ def make_cards(rows, data, model, inputs, missing):
         return cards
     for (card, q), image, (over_cells, over_words, _) in zip(found, pixels, maps):
         card["which"] = over_words.tolist()
+        top = max(LEAST_PEAK, float(over_cells.max()))
+        card["full"] = 100 * top
         card["maps"] = [
             {
                 "word": word,
                 "unknown": word in card["row"]["unknown_words"],
-                "picture": overlay(image, heat),
+                "picture": overlay(image, heat, top),
                 "peak": float(heat.max()),
                 "place": peak_in_words(heat),
             }

@@ -11,12 +11,31 @@ from utils import ORGANS
 BINS = 10  # of the calibration
 FEW = 10  # a group of fewer questions has no interval
 ORGAN_NAMES = {organ.code: organ.title for organ in ORGANS}
+TYPES = {  # of questions: a name, and what they ask; VQA-RAD's eleven
+    "ABN": ("abnormality", "Is something abnormal, and what is it?"),
+    "ATTRIB": ("attribute", "What else is a thing like, for example its shape?"),
+    "COLOR": ("colour", "How bright or dark is a thing, or which colour does it have?"),
+    "COUNT": ("number", "How many of a thing are there?"),
+    "MODALITY": ("modality", "How was the image taken: X-ray, CT, MRI, and which kind of it?"),
+    "ORGAN": ("organ", "Which organ or organ system does the image show?"),
+    "OTHER": ("other", "The question fits none of the other types."),
+    "PLANE": ("plane", "Is the image axial, coronal or sagittal, or from which side was it taken?"),
+    "POS": ("position", "Where is a thing, and on which side?"),
+    "PRES": ("presence", "Is a thing there?"),
+    "SIZE": ("size", "How large is a thing, or is it larger or smaller than usual?"),
+}
 GROUP_TITLES = {
     "question_type": "Question type",
     "organ": "Organ",
     "twin": "Twin: its frame record is in official training",
     "near_identical_in_training": "Nearly identical question in the training part",
     "known_answer": "Answer known from training",
+}
+GROUP_NAMES = {
+    "organ": ORGAN_NAMES,
+    "twin": {"with": "twin", "without": "no twin"},
+    "near_identical_in_training": {"yes": "there is one", "no": "there is none"},
+    "known_answer": {"yes": "known", "no": "unknown"},
 }
 # the baselines that the model itself gives, and the fields that hold their answers
 BLANKED = {
@@ -64,13 +83,35 @@ def calibration(rows):
 def yes_no_confusion(rows):
     """{truth: {answer: number}} of the questions whose true answer is yes or no.
 
-    Any other answer counts as "other".
+    Any other answer counts as "other". A truth that no question has is left out.
     """
     table = {truth: {"yes": 0, "no": 0, "other": 0} for truth in ("yes", "no")}
     for row in rows:
         if row["truth"] in table:
             table[row["truth"]][row["answer"] if row["answer"] in table else "other"] += 1
-    return table
+    return {truth: given for truth, given in table.items() if any(given.values())}
+
+
+def overfitting(log, epoch):
+    """{"epoch", "training", "validation", "ahead", "best", "best_epoch"} of a run, or None.
+
+    Scores in percent of the evaluated epoch, or of the last one where it is unknown; `ahead` is
+    training - validation. log: rows of log.jsonl. None without rows that have both scores.
+    """
+    both = {row["epoch"]: row for row in log if "val_score" in row}
+    if not both:
+        return None
+    row = both.get(epoch, both[max(both)])
+    training, validation = 100 * row["train_score"], 100 * row["val_score"]
+    best = max(both.values(), key=lambda row: row["val_score"])
+    return {
+        "epoch": row["epoch"],
+        "training": training,
+        "validation": validation,
+        "ahead": training - validation,
+        "best": 100 * best["val_score"],
+        "best_epoch": best["epoch"],
+    }
 
 
 def majority_baseline(training, rows):
@@ -115,9 +156,10 @@ def blanked_baselines(rows):
 
 def groups(rows):
     """{title: {group: rows}}: the groups of `scores.grouped` under the page's names."""
-    labels = {"with": "twin", "without": "no twin"} | ORGAN_NAMES
     return {
-        GROUP_TITLES[name]: {labels.get(key, key): members for key, members in parts.items()}
+        GROUP_TITLES[name]: {
+            GROUP_NAMES.get(name, {}).get(key, key): members for key, members in parts.items()
+        }
         for name, parts in grouped(rows).items()
     }
 
