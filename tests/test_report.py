@@ -171,7 +171,7 @@ def test_overfitting_is_shown(tmp_path):
     page = " ".join(read_page(folder).split())
     assert "In epoch 2, which was evaluated, the training score is 87.5" in page
     assert "validation score 62.5: training is 25.0 points ahead." in page
-    assert "The best validation score is 75.0, of epoch 1." in page
+    assert " The best validation score is 75.0, of epoch 1." in page
     shade = 'PolyCollection_1"> <defs> <path'
     assert page.count(shade) == 1  # of the score, where training is ahead
     assert ">validation loss</th>" not in page
