@@ -1,6 +1,7 @@
 """Pictures: modes, depths, frames and orientation, what is said of them, and every bad one."""
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -142,6 +143,10 @@ def test_sixteen_bits(tmp_path):
     Image.fromarray(np.full((20, 20), 257 * 100, np.uint16)).save(part)
     assert is_grey(part, np.full((20, 20), 100))
     assert read_image(part, 16).shape == (16, 16, 3)
+    clear = b"tRNS\xff\xff"  # white is transparent; the chunk follows the header
+    chunk, content = struct.pack(">I6sI", 2, clear, zlib.crc32(clear)), full.read_bytes()
+    full.write_bytes(content[:33] + chunk + content[33:])
+    assert is_grey(full, np.where(GREYS == 255, 0, GREYS))
     (tmp_path / "a.pgm").write_bytes(b"P5 5 6 4095\n" + (GREYS * 16.0).astype(">u2").tobytes())
     assert is_grey(tmp_path / "a.pgm", GREYS * (16 * 255 / 4095), 1)
 
