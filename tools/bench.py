@@ -9,9 +9,11 @@ Weights are those of ImageNet or random, inputs are random or the phantom set's.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import platform
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -180,7 +182,8 @@ def main():
             rows = bench_rows.cmsa_rows(args, skipped)
             if whole:
                 models = SimpleNamespace(**vars(args) | {"dtype": whole})
-                rows += bench_rows.model_rows(models, folder)
+                with contextlib.redirect_stdout(sys.stderr):  # what is logged is no table
+                    rows += bench_rows.model_rows(models, folder)
             else:
                 skipped["steps, epoch, evaluation"] = "--dtype float64 is for CMSA alone"
             rows += bench_growth.memory_rows(args, folder) + bench_rows.start_rows(args)

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -30,6 +29,8 @@ def resident(field):
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
     # bytes on macOS, which alone has no /proc
+    import resource  # Windows has none
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
@@ -76,7 +77,8 @@ def measure_alone(args):
     if args.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated() / 2**20
-    step()
+    with contextlib.redirect_stdout(sys.stderr):  # what is logged is no JSON
+        step()
     if args.device == "cuda":
         gpu = torch.cuda.max_memory_allocated() / 2**20
     host = resident("VmHWM")
