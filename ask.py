@@ -204,36 +204,42 @@ def find_warnings(kept, asked, ranked, types):
     return notes
 
 
-def attention_maps(model, kept, image, question):
-    """(words, P (words, 7, 7), R (words, words + 1)): `tools.maps.word_maps` of one question.
+def answer_maps(model, kept, image, question):
+    """(falls (7, 7), its sentence, words, P (words, 7, 7), R (words, words + 1)) of one question.
 
-    Unknown words come in brackets. Raises UserError for BAN and SAN, which have no such maps.
+    The first two are of `tools.maps.occlusion_maps`, for the answer given. The last two are of
+    `word_maps`, and None for BAN and SAN. Unknown words come in brackets. Raises UserError.
     """
-    from tools.maps import word_maps
+    from tools.maps import occlusion_maps, say_falls, word_maps
 
-    if model.fusion != "CMSA":
-        raise UserError(f"--show needs a CMSA model, and {kept['path']} is {model.fusion}")
     asked = read_question(kept, question)
     with torch.inference_mode():
         maps, organs = encode_picture(model, kept, image)
-    tokens = torch.tensor([asked.tokens], device=maps.device)
-    [(over_cells, over_words)] = word_maps(model, tokens, [len(asked.words)], maps, organs)
+        tokens = torch.tensor([asked.tokens], device=maps.device)
+        label = model(None, tokens, maps, organs).logits.argmax(1)
+        falls, before = occlusion_maps(model, tokens, label, maps, organs)
+        cells = over = None
+        if model.fusion == "CMSA":
+            [(cells, over)] = word_maps(model, tokens, [len(asked.words)], maps, organs)
     words = [f"[{word}]" if word in asked.unknown else word for word in asked.words]
-    return words, over_cells, over_words
+    return falls[0], say_falls(falls[0], before[0]), words, cells, over
 
 
 def draw_attention(model, kept, image, question, result):
-    """A picture of where each word looks, uint8 (820, 1600, 3). `result` is `answer`'s."""
+    """What the answer depends on, and CMSA's maps: uint8 (820, 1600, 3), and a sentence.
+
+    `result` is `answer`'s.
+    """
     from tools.maps import draw_maps
 
-    words, over_cells, over_words = attention_maps(model, kept, image, question)
+    falls, sentence, *others = answer_maps(model, kept, image, question)
     best, probability = result["answers"][0]
     question, best = (
         textwrap.shorten(text, width, placeholder=" …")
         for text, width in ((question, 110), (best, 60))
     )
     title = f"{question}    {best} ({probability:.2f})"
-    return draw_maps(image, words, over_cells, over_words, title, NOT_FOR_DIAGNOSIS)
+    return draw_maps(image, falls, *others, title, f"{sentence} {NOT_FOR_DIAGNOSIS}"), sentence
 
 
 def build_page(model, kept, top):
@@ -251,10 +257,8 @@ def build_page(model, kept, top):
         except UserError as error:
             # the file's folder is a temporary one that says nothing to the reader
             return None, None, f"error: {str(error).replace(str(file), Path(file or '').name)}"
-        picture = image
-        if model.fusion == "CMSA":
-            picture = draw_attention(model, kept, image, question, result)
-        return dict(result["answers"]), picture, "\n".join(describe(result))
+        picture, sentence = draw_attention(model, kept, image, question, result)
+        return dict(result["answers"]), picture, "\n".join([sentence, *describe(result)])
 
     label = "answers" if model.softmax else "answers (probabilities need not sum to 100%)"
     with gradio.Blocks(title="ask.py", analytics_enabled=False, delete_cache=(600, 600)) as page:
@@ -363,7 +367,7 @@ def main():
     question = args.question.encode("utf-8", "replace").decode()
     result = answer(model, kept, image, question, args.top) | picture_facts(picture)
     if args.show:
-        save_picture(draw_attention(model, kept, image, question, result), args.show)
+        save_picture(draw_attention(model, kept, image, question, result)[0], args.show)
     if args.json:
         log(json.dumps(result))
         return

@@ -237,7 +237,7 @@ def pretrain_organ(organ_set, data, args, device, results_dir, start_of):
     # images and questions
     entries, new_entries = [], []
     if args.compatibility:
-        entries, new_entries = compatibility_entries(data, seed=args.seed)
+        entries, new_entries = compatibility_entries(data, seed=args.seed, organ_set=organ_set)
     images = OrganImages(organ_set.train, organ, entries, args.seed)
     held_out = OrganImages(organ_set.val, organ, [], augment=False)
     held_out = in_order(held_out, device, args.workers)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from readers.json_files import read_json
 from utils import UserError, shorten
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"}
+SUFFIXES = set(".png .jpg .jpeg .bmp .tif .tiff .webp .gif .ppm .pgm .dcm .jp2 .avif".split())
 # of an object in a JSON list, beside "image"; as in text, a class counts more than a mask
 TARGET_KEYS = ("class", "label", "mask")
 NAME_END = re.compile(r"\.[a-z][a-z0-9]{2,3}$", re.IGNORECASE)  # a file's name ends there

@@ -5,7 +5,7 @@ import pytest
 import torch
 from saved_runs import small_model
 
-from tools.maps import draw_maps, word_maps
+from tools.maps import cover, draw_maps, occlusion_maps, place_in_words, say_falls, word_maps
 
 TOKENS = torch.tensor([[0, 1, 2, 9, 9], [3, 4, 9, 9, 9]])  # 9: padding
 COUNTS = [3, 2]
@@ -41,8 +41,44 @@ def test_picture(found):
     """Each word has a panel of its own: other maps give another picture."""
     cells, words = found[0][0]
     image = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
-    names = ["is", "[$x^]", "a very long word of a question"]
-    drawn = draw_maps(image, names, cells, words, "a title", "A note.")
+    names, falls = ["is", "[$x^]", "a very long word of a question"], np.eye(7, dtype=np.float32)
+    drawn = draw_maps(image, falls, names, cells, words, "a title", "A note.")
     assert drawn.shape == (820, 1600, 3) and drawn.dtype == np.uint8
-    other = draw_maps(image, names, cells[[0, 0, 0]], words, "a title", "A note.")
-    assert (drawn != other).any() and (drawn[:, 1000:] == other[:, 1000:]).all()
+    other = draw_maps(image, falls, names, cells[[0, 0, 0]], words, "a title", "A note.")
+    assert (drawn != other).any() and (drawn[:, :300] == other[:, :300]).all()
+    other = draw_maps(image, -falls, names, cells, words, "a title", "A note.")
+    assert (drawn[:, :300] != other[:, :300]).any()
+    assert (drawn != draw_maps(image, falls, names, None, None, "a title", "A note.")).any()
+
+
+@pytest.mark.parametrize("fusion, prior", [("CMSA", True), ("CMSA", False), ("BAN", False)])
+def test_blanked_cells(fusion, prior):
+    """The fall of a cell against the model's own probabilities with that cell blanked by hand."""
+    model, _ = small_model(9, 4, fusion=fusion, prior=prior)
+    torch.manual_seed(1)
+    with torch.inference_mode():
+        maps, organs = model.image.encode(torch.randn(2, 3, 224, 224))
+        maps = torch.randn_like(maps)  # those of random encoders are almost 0
+        labels = torch.tensor([3, 1])
+        falls, before = occlusion_maps(model, TOKENS, labels, maps, organs)
+        blanked = maps.clone()
+        blanked[1, :, :, 4, 2] = maps[1].sum((2, 3)) / 49
+        odds = []
+        for cells in (maps, blanked):
+            p = model.probabilities(model(None, TOKENS, cells, organs).logits)[1, 1].item()
+            odds.append(np.log(p / (1 - p)))
+    assert falls.shape == (2, 7, 7) and falls.std() > 0
+    np.testing.assert_allclose(before[1], odds[0], rtol=1e-4)
+    np.testing.assert_allclose(falls[1, 4, 2], odds[0] - odds[1], atol=1e-4)
+
+
+def test_colour_and_words():
+    """Full colour at the top, none at zero; the sentence's numbers by hand."""
+    image, heat = np.full((20, 20, 3), 100, np.uint8), np.zeros((7, 7))
+    assert (cover(image, heat, 1.0, 20) == 100).all()
+    full = cover(image, heat + 3, 2.0, 20)
+    assert (abs(full - np.array([28 + 183.6, 28 + 108, 28])) <= 1).all()
+    heat[6, 0] = np.log(3)
+    assert "(lower left)" in say_falls(heat, 0.0) and "0.500 to 0.250" in say_falls(heat, 0.0)
+    heat[3, 3] = 9
+    assert place_in_words(heat) == "middle"

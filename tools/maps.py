@@ -1,4 +1,4 @@
-"""CMSA's attention as maps per word: computed for ask.py and the report, drawn for ask.py."""
+"""What an answer depends on, and CMSA's attention per word, for ask.py and the report."""
 
 import math
 import textwrap
@@ -6,17 +6,59 @@ import warnings
 
 import numpy as np
 import torch
-from torch.nn import functional as F
+from PIL import Image
 
 from utils import SIZE
 
+AMBER, STRENGTH = np.array([255, 150, 0]), 0.72  # of a map over its image, and its share there
+LEAST_FALL = 0.1  # of log-odds, and of attention in even spreads, that get the full colour
+LEAST_PEAK = 4.0
+ANSWER = "what the answer depends on"
+
 CAPTION = (
-    "The left side shows for each word how its tokens spread their attention over the 7 x 7 cells "
-    "of the image (P of CMSA's first block, the mean over the 49 query cells). The value 1 is an "
-    "even spread. The right side shows for each word (row) how they spread it over the words (R, "
-    "the same mean). A row sums to 1 with the padding behind the question. A word in [brackets] "
-    "is unknown to the model. Attention shows what the model mixed, not why it answered."
+    "The middle shows for each word how its tokens spread their attention over the 7 x 7 cells (P "
+    "of CMSA's first block, the mean over the 49 query cells). The table shows for each word (row) "
+    "how they spread it over the words (R, the same mean). A row sums to 1 with the padding behind "
+    "the question. A word in [brackets] is unknown to the model. Attention shows what the model "
+    "mixed, not why it answered."
 )
+OCCLUSION = (
+    "The amber map: the 7 x 7 cells of the encoder's map were blanked in turn, by the mean of all "
+    "cells. The colour says by how much the answer's log-odds fell, the full colour by most. Each "
+    "cell has seen the parts of the image around it too."
+)
+
+
+def log_odds(logits, labels, softmax):
+    """The log-odds (B,) of the classes labels (B,) by answer logits (B, answers)."""
+    logits, columns = logits.float(), labels[:, None]
+    chosen = logits.gather(1, columns)[:, 0]  # (B,)
+    if not softmax:
+        return chosen
+    return chosen - logits.scatter(1, columns, -math.inf).logsumexp(1)
+
+
+@torch.inference_mode()
+def occlusion_maps(model, tokens, labels, maps, organ_logits):
+    """By how much answers depend on each cell: float32 (B, 7, 7), and the log-odds (B,) before.
+
+    An entry is the fall of the log-odds of the class labels (B,) when the cell takes the mean of
+    its image's cells. tokens: (B, T); maps (B, E, width, 7, 7) and organ_logits (B, 3) or None:
+    `ImageSide.encode`'s.
+    """
+
+    def odds(cells):
+        return log_odds(model(None, tokens, cells, organ_logits).logits, labels, model.softmax)
+
+    before, mean = odds(maps), maps.mean((3, 4))  # (B,), (B, E, width)
+    rows, columns = maps.shape[3:]
+    falls = torch.empty(len(tokens), rows, columns)
+    for row in range(rows):
+        for column in range(columns):
+            blanked = maps.clone()
+            blanked[:, :, :, row, column] = mean
+            falls[:, row, column] = (before - odds(blanked)).cpu()
+    return falls.numpy(), before.cpu().numpy()
 
 
 @torch.inference_mode()
@@ -44,11 +86,46 @@ def word_maps(model, tokens, counts, maps, organ_logits):
     return found
 
 
-def draw_maps(image, words, over_cells, over_words, title, note):
-    """A picture, uint8 (820, 1600, 3): where each word looks, and at which words.
+def cover(image, heat, top, side=SIZE):
+    """A map `heat` (rows, columns) in amber over uint8 (H, W, 3): uint8 (side, side, 3).
 
-    image: uint8 (H, W, 3); words: a question's; over_cells, over_words: `word_maps`'s for it;
-    title: a line above; note: a sentence behind the caption.
+    Values of `top` and more get the full colour, those of 0 and less none.
+    """
+    small = Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS)
+    scaled = Image.fromarray((heat / top).astype(np.float32))
+    amount = np.asarray(scaled.resize((side, side), Image.Resampling.BICUBIC)).clip(0, 1)
+    amount = STRENGTH * amount[..., None]  # (side, side, 1)
+    return (np.asarray(small, np.float32) * (1 - amount) + AMBER * amount).astype(np.uint8)
+
+
+def cover_falls(image, falls, side=SIZE):
+    """`cover` with a map of `occlusion_maps`. An answer that depends on no cell stays pale."""
+    return cover(image, falls, max(float(falls.max()), LEAST_FALL), side)
+
+
+def place_in_words(heat):
+    """Where the largest value of a map lies: "upper left", "middle", ..."""
+    row, column = np.unravel_index(heat.argmax(), heat.shape)
+    third, across = (int(3 * (i + 0.5) / size) for i, size in zip((row, column), heat.shape))
+    names = (("upper", "middle", "lower")[third], ("left", "middle", "right")[across])
+    return " ".join(dict.fromkeys(names))
+
+
+def say_falls(falls, before):
+    """A sentence on an answer's map of `occlusion_maps` and its log-odds before."""
+    then, now = (1 / (1 + math.exp(-odds)) for odds in (before, before - float(falls.max())))
+    return (
+        f"Blanking the cell that matters most ({place_in_words(falls)}) changes the answer's "
+        f"probability from {then:.3f} to {now:.3f}."
+    )
+
+
+def draw_maps(image, falls, words, over_cells, over_words, title, note):
+    """A picture, uint8 (820, 1600, 3): what the answer depends on, and CMSA's maps per word.
+
+    image: uint8 (H, W, 3); falls: `occlusion_maps`'s (7, 7) for it; words: a question's;
+    over_cells, over_words: `word_maps`'s for it, or None for a model without; title: a line
+    above; note: a sentence behind the caption.
     """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -57,48 +134,38 @@ def draw_maps(image, words, over_cells, over_words, title, note):
     words = [
         textwrap.shorten(word, 16, placeholder="…") if " " in word else word[:16] for word in words
     ]
+    caption = OCCLUSION if over_cells is None else f"{OCCLUSION} {CAPTION}"
     with rc_context({"text.parse_math": False}):  # a "$" in a question is no formula
         figure = Figure(figsize=(16, 8.2), dpi=100, layout="constrained")
         FigureCanvasAgg(figure)  # pyplot works in the main thread only, and the page has others
         figure.suptitle(title)
-        left, right = figure.subfigures(1, 2, width_ratios=(1.55, 1))
-        _draw_cells(left, image, words, over_cells)
-        _draw_words(right, words, over_words)
-        figure.supxlabel(textwrap.fill(f"{CAPTION} {note}", 190), fontsize=9)
+        if over_cells is None:
+            _draw_panels(figure, [image, cover_falls(image, falls)], ["", ANSWER], 2)
+        else:
+            left, middle, right = figure.subfigures(1, 3, width_ratios=(0.62, 1.2, 0.9))
+            _draw_panels(left, [image, cover_falls(image, falls)], ["", ANSWER], 1)
+            relative = over_cells * over_cells[0].size  # 1: an even spread
+            # one scale for all words: a word that looks nowhere in particular stays pale
+            top = max(LEAST_PEAK, float(relative.max()))
+            columns = math.ceil(math.sqrt(1.1 * len(words)))
+            _draw_panels(middle, [cover(image, heat, top) for heat in relative], words, columns)
+            middle.suptitle(f"CMSA, full colour: {top:.0f} times an even spread", fontsize=11)
+            _draw_words(right, words, over_words)
+        figure.supxlabel(textwrap.fill(f"{caption} {note}", 190), fontsize=9)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # letters that the font lacks
             figure.canvas.draw()
     return np.asarray(figure.canvas.buffer_rgba())[..., :3]
 
 
-def _draw_cells(figure, image, words, over_cells):
-    """The image once, and once a word with the word's map (7, 7) over it."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    columns = math.ceil(math.sqrt(1.3 * (len(words) + 1)))
-    rows = -(-(len(words) + 1) // columns)
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    relative = torch.from_numpy(over_cells * over_cells[0].size)[:, None]  # 1: an even spread
-    heat = F.interpolate(relative, (SIZE, SIZE), mode="bilinear", align_corners=False)
-    # one scale for all words: a word that looks nowhere in particular stays dark
-    top = max(2.0, float(relative.max()))
+def _draw_panels(figure, pictures, titles, columns):
+    """Pictures, each under its title, in so many columns."""
+    panels = figure.subplots(-(-len(pictures) // columns), columns, squeeze=False).ravel()
     for panel in panels:
         panel.axis("off")
-    for panel, title in zip(panels, ["(the image)", *words]):
-        panel.imshow(image)
+    for panel, picture, title in zip(panels, pictures, titles):
+        panel.imshow(picture)
         panel.set_title(title, fontsize=11)
-    for panel, one in zip(panels[1:], heat[:, 0].numpy()):
-        # where there is little attention the image stays visible
-        panel.imshow(one, cmap="inferno", vmin=0, vmax=top, alpha=0.2 + 0.6 * one / top)
-    figure.colorbar(
-        ScalarMappable(Normalize(0, top), "inferno"),
-        ax=list(panels),
-        location="bottom",
-        shrink=0.5,
-        aspect=40,
-        label="attention, times an even spread",
-    )
 
 
 def _draw_words(figure, words, over_words):

@@ -105,7 +105,9 @@ def run_model(folder):
     """What ask.py, test.py, export.py and train.py --input do with a run's best.pth."""
     path = folder / "best.pth"
     ask.answer(*ask.load(path), np.zeros((SIZE, SIZE, 3), np.uint8), "is it")
-    _, kept, _ = evaluation.load_model(path, SimpleNamespace(model=None, rnn=None, split=None))
+    _, kept, _ = evaluation.load_model(
+        path, SimpleNamespace(model=None, rnn=None, split=None, epoch=None)
+    )
     export.about(kept)
     args = SimpleNamespace(**vars(TRAINING) | {"input": path})
     train.old_model(args, checkpoints.read_checkpoint(path), path, DATA, frozen=True)
