@@ -264,12 +264,12 @@ def test_a_list_and_a_folder_are_not_mixed(brain):
 
 
 def test_files_left_out_are_counted_by_suffix(brain):
-    names = "train/tumour/a.DCM train/tumour/b.dcm val/normal/notes train/normal/.hidden".split()
+    names = "train/tumour/a.NII train/tumour/b.nii val/normal/notes train/normal/.hidden".split()
     for name in [*names, "train/normal/x.b\udc80"]:
         (brain / name).write_text(name, errors="replace")
     logged = []
     assert len(load_organ_set(brain, "brain", logged.append).train) == 6
-    assert len(logged) == 1 and "4 files left out for their suffix (2 .dcm, 1 " in logged[0]
+    assert len(logged) == 1 and "4 files left out for their suffix (2 .nii, 1 " in logged[0]
     assert "1 with none" in logged[0] and r"1 '.b\udc80'" in logged[0]
 
 
