@@ -80,7 +80,7 @@ class Inputs:
         if device.type == "cuda":
             room = torch.cuda.mem_get_info(device)[0] // 4  # bytes
             count = len(data.image_names)
-            if maps is not None and maps.size * 4 < room:
+            if maps is not None and maps.size * 2 < room:
                 self.maps = torch.from_numpy(maps[:]).to(device)
             elif self.want_images and count * SIZE * SIZE * 3 < room:
                 self.store = self.store[range(count)].to(device)
@@ -94,11 +94,11 @@ class Inputs:
                 self.store[at] if cached else send(self.store[rows], self.device)
             )
         if isinstance(self.maps, torch.Tensor):
-            out["maps"] = self.maps[at]
+            out["maps"] = self.maps[at].float()
         elif self.maps is not None:
             # h5py takes a hundred times as long for a list of rows
             maps = np.stack([self.maps[int(row)] for row in rows])
-            out["maps"] = send(torch.from_numpy(maps), self.device)
+            out["maps"] = send(torch.from_numpy(maps), self.device).float()
         if self.organ_logits is not None:
             out["organ_logits"] = self.organ_logits[at]
         if self.blank:
@@ -128,12 +128,12 @@ def image_batches(data, device, batch_size, title):
 def encode_images(image_side, data, device, batch_size=16):
     """The frozen encoders' maps of all images, computed once.
 
-    Returns the path of an HDF5 file with `maps` float32 (N, E, width, 7, 7). It lies among the
+    Returns the path of an HDF5 file with `maps` float16 (N, E, width, 7, 7). It lies among the
     prepared files, or in the cache when those can't be written. The encoders' weights and the
     data's digest make its name.
     """
     count = len(data.image_names)
-    key = digest_bytes(digest_state(image_side.encoders.state_dict()), data.digest)
+    key = digest_bytes("float16", digest_state(image_side.encoders.state_dict()), data.digest)
     for folder in data.folders:
         if is_current(path := folder / f"maps_{key}.h5", "maps", count, key):
             return path
@@ -146,7 +146,7 @@ def encode_images(image_side, data, device, batch_size=16):
         maps = (
             one
             for images in image_batches(data, device, batch_size, "encoding images once")
-            for one in image_side.maps(images).float().cpu().numpy()  # (E, width, 7, 7)
+            for one in image_side.maps(images).half().cpu().numpy()  # (E, width, 7, 7)
         )
         write_rows(path, "maps", maps, count, key)
     image_side.train(was_training)

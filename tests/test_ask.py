@@ -115,7 +115,8 @@ def test_answers_are_those_of_predict(fusion, settings, softmax, runs, data, pic
     answers, probabilities = zip(*result["answers"])
     assert len(answers) == data.num_answers
     assert list(answers[:3]) == [data.answers[i] for i in row.topk(3).indices]
-    np.testing.assert_allclose(probabilities, row.sort(descending=True).values, atol=2e-6)
+    near = 1e-4 if frozen else 2e-6  # frozen maps are kept in float16
+    np.testing.assert_allclose(probabilities, row.sort(descending=True).values, atol=near)
     assert (sum(probabilities) == pytest.approx(1, abs=1e-3)) == model.softmax == softmax
     if blank:
         assert result["image_type"] is None
