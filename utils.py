@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 try:
     import fcntl
@@ -165,7 +164,7 @@ def run_main(main):
     except BrokenPipeError:  # the reader of our output left, as in `... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
-    except (torch.OutOfMemoryError, MemoryError):
+    except (MemoryError, getattr(sys.modules.get("torch"), "OutOfMemoryError", MemoryError)):
         code = fail(
             "the memory is full: lower --batch_size, freeze the encoders, or on a GPU take "
             "another one or none (--gpu -1)"
@@ -319,6 +318,8 @@ def check_arguments(args, positive, folders, least=()):
 
 def set_seed(seed):
     """Seed Python, numpy and PyTorch (all devices)."""
+    import torch  # it takes seconds, and a wrong argument is named before
+
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
@@ -329,6 +330,8 @@ def choose_device(gpu):
 
     A GPU becomes the current one. Raises UserError when it does not exist.
     """
+    import torch
+
     if gpu is None:
         gpu = 0 if torch.cuda.is_available() else -1
     if gpu < 0:
@@ -345,6 +348,8 @@ def choose_device(gpu):
 @cache
 def has_bf16(device_type):
     """True where the processor or the GPU multiplies bf16 natively."""
+    import torch
+
     if device_type == "cuda":
         return torch.cuda.get_device_capability() >= (8, 0)
     with contextlib.suppress(OSError):
@@ -361,6 +366,8 @@ def choose_precision(precision, device, before=None):
     before: the precision so far of a run that goes on; another one now is logged.
     On a GPU TF32 multiplies whatever bf16's autocast leaves in float32, but not with "float32".
     """
+    import torch
+
     if device.type == "cuda":
         tf32 = precision != "float32"
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
