@@ -4,7 +4,6 @@ Training, pre-training, evaluation and the benchmark use the same functions.
 """
 
 import contextlib
-import json
 import math
 import time
 
@@ -13,9 +12,10 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from features import send
+from journal import Journal
 from parallel import all_gather, is_first, world
 from readers.checkpoints import save_checkpoint
-from utils import VERSION, Stopped, UserError, atomic_path, log, stop_signals
+from utils import VERSION, Stopped, UserError, log, stop_signals
 
 SAVE_SECONDS = 300  # between two checkpoints within an epoch
 
@@ -106,24 +106,26 @@ class Trainer:
         self.on_gpu = next(model.parameters()).is_cuda
         self.epoch, self.best, self.history, self.usual = 0, -math.inf, [], 0.0
         self.sums = [0.0, 0, 0, 0]  # of this epoch: loss, right answers, answers, steps
-        self.unread, self.stopped, self.writer = [], [], None
+        self.unread, self.stopped, self.journal = [], [], Journal(folder)
+        # steps of this process, its begin, and the seconds of those before
+        self.steps, self.started, self.before = 0, time.perf_counter(), 0.0
         self.last_save = f"{folder}/last.pth holds what was reached before"
         if not (folder / "last.pth").exists():
             self.last_save = "nothing was saved yet"
 
     @contextlib.contextmanager
     def running(self):
-        """Within this block Ctrl-C and SIGTERM save and raise Stopped; curves go to TensorBoard."""
-        if is_first():
-            write_log(self.folder, self.history)
-            with contextlib.suppress(ImportError, UnicodeEncodeError):  # log.jsonl has the same
-                from torch.utils.tensorboard import SummaryWriter
+        """Within this block Ctrl-C and SIGTERM save and raise Stopped, and the journal is open."""
+        try:
+            with self.journal.open(self.history, self.kept.get("settings")):
+                with stop_signals() as self.stopped:
+                    yield
+        finally:
+            self.journal.write_seconds(self.seconds())
 
-                self.writer = SummaryWriter(self.folder / "tensorboard")
-        with stop_signals() as self.stopped:
-            yield
-        if self.writer:
-            self.writer.close()
+    def seconds(self):
+        """The training time of the run so far, over all its processes one after another."""
+        return self.before + time.perf_counter() - self.started
 
     def train_epoch(self, batches, loss_of, rate, title=""):
         """One epoch, or the rest of one that was stopped.
@@ -134,6 +136,7 @@ class Trainer:
         self.model.train()
         self.began = self.safe = time.perf_counter()
         done, count = self.sums[3], len(batches)
+        self.count = count
         options = {"desc": title, "unit": "step", "leave": False, "disable": not is_first() or None}
         with tqdm(batches[done:], initial=done, total=count, **options) as bar:
             for batch in bar:
@@ -157,6 +160,7 @@ class Trainer:
         numbers = torch.stack([x.detach().double() for x in (loss, norm, right)])  # (3,)
         self.unread.append((numbers, part, answers, batch, self.sums[3]))
         self.sums[3] += 1
+        self.steps += 1
         signal = max(number for _, number, _ in told)
         if signal or told[0][2] or len(self.unread) >= (25 if self.on_gpu else 1):
             self.read()  # a GPU is not made to wait after every step
@@ -164,7 +168,7 @@ class Trainer:
             sums = [sum(column) for column in zip(*all_gather(self.sums[:3]))]
             self.save("last.pth", self.epoch - 1, [*sums, self.sums[3]])
             self.safe = time.perf_counter()
-            until = f"epoch {self.epoch} up to step {self.sums[3]}"
+            until = f"epoch {self.epoch + 1} up to step {self.sums[3]}"
             self.last_save = f"{self.folder}/last.pth holds {until}"
         if signal:
             raise Stopped(signal, f"{self.last_save}; --resume goes on from there")
@@ -177,15 +181,19 @@ class Trainer:
         values = torch.stack([row[0] for row in self.unread]).tolist() if self.unread else ()
         for (loss, norm, right), (_, part, answers, batch, step) in zip(values, self.unread):
             if not math.isfinite(loss) or not math.isfinite(norm):
+                at = f"epoch {self.epoch + 1}, step {step + 1}"
                 raise UserError(
-                    f"epoch {self.epoch}, step {step}: the loss or its gradient is not finite "
-                    f"({loss}){self.describe(batch)}: lower --lr or use --precision float32; "
+                    f"{at}: the loss or its gradient is not finite ({loss})"
+                    f"{self.describe(batch)}: lower --lr or use --precision float32; "
                     f"{self.last_save}"
                 )
             self.sums[0] += loss * part
             self.sums[1] += int(right)
             self.sums[2] += answers
-            self.watch(loss, f"step {step}")
+            where = f"step {step + 1} of {self.count}"
+            self.watch(loss, where)
+            at, mean = self.epoch * self.count + step, self.sums[0] / (step + 1)
+            self.journal.step(at, loss, f"epoch {self.epoch + 1}, {where}: loss {mean:.4g}")
         self.unread = []
 
     def watch(self, loss, where):
@@ -196,8 +204,8 @@ class Trainer:
         self.usual = self.usual or loss
         if loss > 1000 * self.usual:
             log(
-                f"WARNING: epoch {self.epoch}, {where}: the loss explodes, from {self.usual:.3g} "
-                f"to {loss:.3g}: lower --lr or warm up for longer; the run goes on"
+                f"WARNING: epoch {self.epoch + 1}, {where}: the loss explodes, from "
+                f"{self.usual:.3g} to {loss:.3g}: lower --lr or warm up for longer; the run goes on"
             )
             self.usual = math.inf
 
@@ -230,16 +238,11 @@ class Trainer:
         if keep:
             self.save(f"epoch_{epoch}.pth", epoch, self.sums, with_optimizer=False)
         self.save("last.pth", epoch, self.sums)
-        self.last_save = f"{self.folder}/last.pth holds epoch {epoch}"
-        if is_first():
-            write_log(self.folder, self.history)
-        if self.writer:
-            for name, number in row.items():
-                self.writer.add_scalar(name, number, epoch)
-            self.writer.flush()
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "epoch")
-        best = "  best" if is_best and score is not None else ""
-        log(f"epoch {epoch} of 0-{epochs - 1}  {shown}{best}")
+        self.last_save = f"{self.folder}/last.pth holds epoch {epoch + 1}"
+        each = (time.perf_counter() - self.started) / max(self.steps, 1)
+        left = (epochs - epoch - 1) * steps * each
+        self.journal.epoch(self.history, epochs, is_best and score is not None, left)
+        self.journal.write_seconds(self.seconds())
         signal = max(all_gather(self.stopped[0] if self.stopped else 0))
         if signal and epoch + 1 < epochs:
             raise Stopped(signal, f"{self.last_save}; --resume goes on from there")
@@ -253,6 +256,7 @@ class Trainer:
         state = self.kept | {"version": VERSION, "epoch": epoch, "best": self.best}
         state |= {"history": self.history, "sums": list(sums), "random": random}
         state |= {"model": self.model.state_dict(), "usual": self.usual}
+        state["seconds"] = self.seconds()
         if with_optimizer:
             state["optimizer"] = self.optimizer.state_dict()
         save_checkpoint(self.folder / name, state)
@@ -271,6 +275,7 @@ class Trainer:
                     torch.cuda.set_rng_state(state["random"][rank][1])
             self.epoch, self.best = state["epoch"] + 1, state["best"]
             self.history, self.usual = list(state["history"]), float(state.get("usual", 0))
+            self.before = float(state.get("seconds", 0))
             self.sums = list(state["sums"])
             if rank:  # the sums are added up over the processes
                 self.sums[:3] = [0.0, 0, 0]
@@ -280,13 +285,6 @@ class Trainer:
                 f"{path} does not fit this run ({why}): it is damaged or of another version; "
                 "start anew with another --output"
             ) from None
-
-
-def write_log(folder, history):
-    """log.jsonl, written whole from a checkpoint's history, so that the two hardly ever differ."""
-    with atomic_path(folder / "log.jsonl") as temporary:
-        text = "".join(json.dumps(row) + "\n" for row in history)
-        temporary.write_text(text, encoding="utf-8")
 
 
 @torch.inference_mode()

@@ -36,6 +36,7 @@ from image_type import (
     image_type_accuracy,
     train_image_type,
 )
+from journal import write_run
 from readers import checkpoints, pretraining
 from readers.images import read_image
 from readers.vectors import EMBEDDING_DIMS, find_embedding
@@ -286,8 +287,8 @@ def pretrain_organ(organ_set, data, args, device, results_dir, start_of):
     held = None
     if parallel.is_first():
         held = utils.lock(folder)
-        facts = checkpoints.run_facts(device, precision, parallel.world()[1])
-        utils.write_json(folder / "run.json", about | facts)
+        at = kept and kept["epoch"] + 1
+        write_run(folder, about, device, precision, parallel.world()[1], at)
     optimizer = make_optimizer(model, args.lr, encoder_rate)
     checkpoint = about | {"dictionary": data.dictionary}
     trainer = Trainer(model, optimizer, folder, checkpoint, args.clip_norm, args.warmup)
@@ -296,7 +297,7 @@ def pretrain_organ(organ_set, data, args, device, results_dir, start_of):
     every = max(1, SAVE_STEPS // steps)
     with trainer.running():
         for epoch in range(trainer.epoch, epochs):
-            title = f"epoch {epoch} of 0-{epochs - 1}"
+            title = f"epoch {epoch + 1} of {epochs}"
             rate = polynomial_rate(epoch, epochs, args.lr)
             trainer.train_epoch(load(epoch), loss_of, rate, title)
             trainer.end_epoch(epochs, validate, every, args.save_every)

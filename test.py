@@ -9,7 +9,7 @@ Writes results/<run>/: results.json, results_all.json, predictions.json, report.
 
 import argparse
 import copy
-from collections import Counter
+import time
 from pathlib import Path
 
 import utils
@@ -23,9 +23,9 @@ from dataset_RAD import (
 )
 from engine import predict
 from features import model_inputs
+from journal import now, place, tell_scores, write_test_scores
 from readers import checkpoints, official
 from scores import PROTOCOLS, breakdown, intervals, prediction_rows, protocol, table
-from tools.compare import format_table
 from utils import HERE, VERSION, UserError, log
 
 # options of the official command lines; the checkpoint knows their values
@@ -37,7 +37,7 @@ def parse_args(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--input", type=Path, help="run folder or checkpoint file (default: the newest run)")
-    add("--epoch", type=int, help="the checkpoint of this epoch (default: the best one)")
+    add("--epoch", type=int, help="the checkpoint of this epoch, from 0 (default: the best)")
     add("--RAD_dir", "--data_dir", type=Path, help="the data (default: the run's own)")
     add("--output", type=Path, help="folder to write (default: results/<run>)")
     add("--split", choices=["official", "clean", "test"], help="refuse the other; test: take any")
@@ -95,7 +95,7 @@ def find_run_data(args, kept, path, model):
 
 
 def main():
-    args = parse_args()
+    args, began = parse_args(), time.perf_counter()
     device = utils.choose_device(args.gpu)
     utils.choose_precision(args.precision, device)
     path, run = checkpoints.find_checkpoint(args.input, args.epoch, HERE / "saved_models")
@@ -108,7 +108,8 @@ def main():
     frozen = settings.get("freeze_encoders", False)
     inputs = model_inputs(model.image, data, device, frozen, only["question_only"])
 
-    def answer(questions, inputs):  # -> probabilities (questions, answers)
+    def answer(questions, inputs, what=""):  # -> probabilities (questions, answers)
+        log(f"predicting the answers to {len(questions)} questions{what}")
         return predict(model, questions, inputs, device, args.precision, args.batch_size)
 
     probabilities = answer(data.test, inputs)
@@ -116,15 +117,17 @@ def main():
     if not any(only.values()):  # two baselines: the same model with an input blanked
         blank = copy.copy(inputs)  # shares the maps, which may be on the GPU
         blank.blank = True
-        without_image = answer(data.test, blank).argmax(1).tolist()
-        without_question = answer(without_questions(data).test, inputs).argmax(1).tolist()
+        without_image = answer(data.test, blank, ", images blanked").argmax(1).tolist()
+        unread = without_questions(data).test
+        without_question = answer(unread, inputs, ", questions blanked").argmax(1).tolist()
         for row, first, second in zip(rows, without_image, without_question):
             row["answer_without_image"] = data.answers[first]
             row["answer_without_question"] = data.answers[second]
 
     about = {"version": VERSION, "model": model.fusion, "recipe": settings["recipe"]}
     about |= {"changed": kept.get("changed", {}) if kept else {}, "split": settings["split"]}
-    about |= {"epoch": epoch, "checkpoint": str(path)}
+    about |= {"epoch": epoch, "checkpoint": str(path), "evaluated": now(), **place()}
+    about["seconds"] = round(time.perf_counter() - began, 1)
     about |= {"data": data.about(), "training_questions": len(training), **only}
     results = {}  # of each protocol: the content of its file
     for file, (name, title) in zip(("results.json", "results_all.json"), PROTOCOLS.items()):
@@ -133,20 +136,9 @@ def main():
         results[title] |= {"interval95_percent": intervals(scored), "groups": breakdown(scored)}
         utils.write_json(output / file, results[title])
     utils.write_json(output / "predictions.json", rows)
-    log(
-        f"{model.fusion}, recipe {about['recipe']}, {path}, epoch {about['epoch']}; {data.name} "
-        f"({data.digest}), {about['split']} split; accuracy in %:"
-    )
-    uncertain = {title: one["interval95_percent"] for title, one in results.items()}
-    log(format_table(results, uncertain))
-    twins = results[PROTOCOLS["all"]]["groups"]["twin"].items()
-    twins = (f"{key} a twin {one['score_percent']:.1f} ({one['count']})" for key, one in twins)
-    log(f"of all: {', '.join(twins)}; a twin's frame record is in the official training split")
-    unknown = Counter(word for row in rows for word in row["unknown_words"])
-    lost = sum(not row["known_answer"] for row in rows)
-    log(f"training lacks {len(unknown)} words of the test questions and {lost} answers")
-    if data.phantom:
-        log("PHANTOM DATA: these scores say that the program works, and nothing about radiology.")
+    write_test_scores(path.parent, epoch, results)
+    tell_scores(results, rows, data)
+    log("writing the report")
     from tools.report import make_report  # needs jinja2
 
     make_report(output, data, model, inputs, rows=rows, results=results[PROTOCOLS["freeform"]])

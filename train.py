@@ -23,6 +23,7 @@ from base_model import CHANNELS
 from extras import PRIOR_COMPONENTS, PriorOutput, idf_weights, mean_cells
 from features import model_inputs
 from image_type import train_on_questions
+from journal import write_run
 from readers import checkpoints, vectors, weights
 from text_rules import QUESTION_LEN
 from utils import HERE, ORGANS, UserError, log
@@ -322,10 +323,10 @@ def main():
     # the run's folder
     checkpoint = arguments | {"settings": checkpoints.settings_of(args), "data": data.about()}
     checkpoint |= {"recipe": recipe, "changed": changed, "start": description}
-    facts = checkpoints.run_facts(device, precision, parallel.world()[1])
-    facts |= {"training_questions": len(train), "validation_questions": len(val)}
     if parallel.is_first():
-        utils.write_json(output / "run.json", checkpoint | facts)
+        about = {"training_questions": len(train), "validation_questions": len(val)}
+        at = kept and kept["epoch"] + 1
+        write_run(output, checkpoint | about, device, precision, parallel.world()[1], at)
     checkpoint |= {"dictionary": data.dictionary, "answers": data.answers, "precision": precision}
     trainer = engine.Trainer(model, optimizer, output, checkpoint, args.clip_norm)
     trainer.describe = lambda batch: f"; questions {', '.join(str(q.qid) for q in batch)}"
@@ -341,7 +342,7 @@ def main():
         for epoch in range(trainer.epoch, args.epochs):
             lists = parallel.shard(engine.batches(train, args.batch_size, args.seed, epoch))
             rate = engine.RATES[args.schedule](epoch, args.epochs, args.lr)
-            trainer.train_epoch(lists, loss_of, rate, f"epoch {epoch} of 0-{args.epochs - 1}")
+            trainer.train_epoch(lists, loss_of, rate, f"epoch {epoch + 1} of {args.epochs}")
             trainer.end_epoch(args.epochs, validate if val else None, save_every=args.save_every)
     if held:
         held.close()

@@ -3,9 +3,6 @@
 docs/FORMATS.md section 4 lists what is in them.
 """
 
-import platform
-import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -178,14 +175,6 @@ def use_settings(parser, settings, path, check):
 def settings_of(args):
     """The settings as plain values, for checkpoints and run.json."""
     return {k: str(value) if isinstance(value, Path) else value for k, value in vars(args).items()}
-
-
-def run_facts(device, precision, processes):
-    """Facts of a run for its run.json: command, machine and versions, plain values."""
-    versions = {"python": platform.python_version(), "torch": str(torch.__version__)}
-    versions["torchvision"] = version("torchvision")
-    facts = {"command": sys.argv, "device": str(device), "precision": precision}
-    return facts | {"processes": processes, "versions": versions}
 
 
 def check_same(args, settings, names, where):

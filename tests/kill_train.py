@@ -68,7 +68,7 @@ def read_content(path):
     state = torch.load(path, weights_only=True)
     history = [row | {"seconds": 0} for row in state["history"]]
     settings = state["settings"] | {"output": None, "resume": None}
-    return state | {"history": history, "settings": settings}
+    return state | {"history": history, "settings": settings, "seconds": None}
 
 
 def first_difference(one, other, where=""):

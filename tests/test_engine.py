@@ -156,7 +156,7 @@ def test_a_signal_saves_within_the_epoch(tmp_path, number, heeded):
         if len(steps) == 8:
             os.kill(os.getpid(), number)
 
-    with pytest.raises(Stopped, match="holds epoch 1 up to step 3; --resume") as stopped:
+    with pytest.raises(Stopped, match="holds epoch 2 up to step 3; --resume") as stopped:
         train_once(tmp_path, after=after)
     assert stopped.value.number == number
     assert signal.getsignal(number) == heeded[number]  # put back
@@ -174,7 +174,7 @@ def test_not_finite_names_the_batch_and_keeps_what_was_saved(tmp_path):
         if len(count) == STEPS + 3:
             batch.fill_(float("nan"))
 
-    words = r"epoch 1, step 2: .* not finite \(nan\); questions 7, 8: .*last.pth holds epoch 0"
+    words = r"epoch 2, step 3: .* not finite \(nan\); questions 7, 8: .*last.pth holds epoch 1"
     with pytest.raises(UserError, match=words):
         train_once(tmp_path, after=after)
     assert len(count) == STEPS + 3
@@ -200,7 +200,7 @@ def test_losses_read_now_and_then_are_the_same(tmp_path, monkeypatch):
         if len(count) == 30 + 2:
             batch.fill_(float("nan"))
 
-    with pytest.raises(UserError, match=r"epoch 1, step 1: .*last.pth holds epoch 0"):
+    with pytest.raises(UserError, match=r"epoch 2, step 2: .*last.pth holds epoch 1"):
         train_once(tmp_path / "nan", after=after, on_gpu=True, steps=30)
     assert len(count) == 30 + 25
     kept = load_checkpoint(tmp_path / "nan" / "last.pth")
@@ -241,13 +241,18 @@ def test_a_loss_that_explodes_is_told_once(tmp_path, capsys):
     """A thousand times the first epoch's mean, and in that epoch the first step's loss."""
     assert not warnings_of([[2, 1999], [1_000_000, 500]], tmp_path, capsys)
     found = warnings_of([[2, 2001], [9e6, 9e6]], tmp_path, capsys)
-    assert len(found) == 1 and "epoch 0, step 1: the loss explodes, from 2 to 2e+03" in found[0]
+    assert (
+        len(found) == 1 and "epoch 1, step 2 of 2: the loss explodes, from 2 to 2e+03" in found[0]
+    )
     assert "--lr" in found[0] and "warm up" in found[0] and "goes on" in found[0]
     # the mean of the first epoch is 3, and a run that goes on knows it
     falling = [[4, 2], [0.01, 0.01], [2999, 1], [0.01, 3001]]
     for restart in ((), (1, 2, 3), (3,)):
         found = warnings_of(falling, tmp_path, capsys, restart)
-        assert len(found) == 1 and "epoch 3, step 1: the loss explodes, from 3 to 3e+03" in found[0]
+        assert (
+            len(found) == 1
+            and "epoch 4, step 2 of 2: the loss explodes, from 3 to 3e+03" in found[0]
+        )
     again = [[1, 1], [5000, 1], [5000, 1]]
     assert len(warnings_of(again, tmp_path, capsys, (2,))) == 1  # once a run
 
@@ -257,7 +262,7 @@ def test_a_bar_on_a_terminal_alone(tmp_path, capsys, monkeypatch):
     for terminal in (False, True):
         monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
         out, err = printed([[1, 1], [1, 1]], tmp_path, capsys)
-        assert [line[:7] for line in out.splitlines()] == ["epoch 0", "epoch 1"]
+        assert [line[:12] for line in out.splitlines()] == ["epoch 1 of 2", "epoch 2 of 2"]
         assert "\r" not in out and ("\r" in err) == ("a title" in err) == terminal
         assert terminal or not err
 

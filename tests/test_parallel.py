@@ -137,7 +137,7 @@ def test_training_with_two_processes(tiny, tmp_path):
     options = ["--RAD_dir", tiny, "--epochs", 1, *SMALL, "--blocks", 1, "--no-distmodal"]
     run_script("train.py", *options, "--output", tmp_path / "1")
     done = torchrun(ROOT / "train.py", *options, "--output", tmp_path / "2")
-    assert done.stdout.count("epoch 0 of 0-0") == 1
+    assert done.stdout.count("epoch 1 of 1 ") == 1
     one, two = ((tmp_path / name / "log.jsonl").read_text().splitlines() for name in "12")
     assert len(one) == len(two) == 1
     loss = json.loads(one[0])["loss"]

@@ -12,19 +12,20 @@ import base64
 import contextlib
 import datetime
 import hashlib
-import math
 from pathlib import Path
 
 import torch
 
 from dataset_RAD import find_data, set_question_len, training_questions
 from features import model_inputs
+from journal import duration
 from readers.checkpoints import check_vocabulary, make_model, read_checkpoint
 from readers.json_files import read_json
 from readers.results import read_results, read_run
 from scores import PROTOCOLS
 from tools import report_tables as tables
 from tools.compare import recipe_line
+from tools.maps import OCCLUSION
 from tools.report_charts import calibration_chart, training_charts
 from tools.report_gallery import choose_gallery, make_cards
 from utils import HERE, UserError, atomic_path, log, optional, run_main
@@ -71,7 +72,7 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None, rows=N
     if not beside and not any(results[kind] for kind in BLANK_RUNS):
         missing["baselines"] = NO_NEIGHBOURS
     baselines |= beside
-    cards = make_cards(choose_gallery(rows), data, model, inputs, missing)
+    cards, looks = make_cards(choose_gallery(rows), data, model, inputs, missing)
     calibrated = tables.calibration(rows)
     page = {
         "run": folder.resolve().name,
@@ -96,6 +97,8 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None, rows=N
         "calibration_chart": calibration_chart(calibrated),
         "confusion": tables.yes_no_confusion(rows),
         "cards": cards,
+        "looks": looks,
+        "occlusion": OCCLUSION,
         "organ_names": tables.ORGAN_NAMES,
         "type_names": tables.TYPES,
         "organs": sorted({card["row"]["organ"] for card in cards}),
@@ -157,7 +160,7 @@ def checkpoint_path(results):
 
 
 def find_maps(results, data, model, inputs):
-    """(model, inputs, data) that give attention maps. Raises UserError saying why none do.
+    """(model, inputs, data) that give maps of the answers. Raises UserError saying why none do.
 
     model and inputs are given back if they are at hand. Else the model is read from the
     checkpoint, and the data get its question length.
@@ -165,8 +168,6 @@ def find_maps(results, data, model, inputs):
     for kind, sentence in BLANK_RUNS.items():
         if results[kind]:
             raise UserError(sentence)
-    if results["model"] != "CMSA":
-        raise UserError(f"only CMSA has such maps, and this is {results['model']}")
     if data is None:
         raise UserError("the data are not at hand")
     if model is not None:
@@ -216,15 +217,6 @@ def told(facts, when):
         if isinstance(facts.get(key), str) and facts[key]:
             parts.append(before + facts[key])
     return ", ".join(parts)
-
-
-def duration(seconds):
-    """ "52 s", "1 min 52 s" or "3 h 7 min"."""
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def neighbours(folder, rows, results):
