@@ -5,7 +5,15 @@ import pytest
 import torch
 from saved_runs import small_model
 
-from tools.maps import cover, draw_maps, occlusion_maps, place_in_words, say_falls, word_maps
+from tools.maps import (
+    cover,
+    draw_maps,
+    occlusion_maps,
+    place_in_words,
+    say_falls,
+    say_looks,
+    word_maps,
+)
 
 TOKENS = torch.tensor([[0, 1, 2, 9, 9], [3, 4, 9, 9, 9]])  # 9: padding
 COUNTS = [3, 2]
@@ -82,3 +90,13 @@ def test_colour_and_words():
     assert "(lower left)" in say_falls(heat, 0.0) and "0.500 to 0.250" in say_falls(heat, 0.0)
     heat[3, 3] = 9
     assert place_in_words(heat) == "middle"
+
+
+def test_how_alike_the_words_look():
+    """Of three words two look most at the upper left; half and a quarter lie on padding."""
+    cells = np.zeros((3, 7, 7))
+    cells[:2, 0, 0] = cells[2, 5, 5] = 1
+    words = np.array([[0.5, 0.0, 0.5], [0.5, 0.25, 0.25]])
+    said = say_looks([(cells[:2], words), (cells[2:], np.array([[0.4, 0.6]]))])
+    assert "2 of 3 word maps look most at one and the same cell (upper left)" in said
+    assert "and 45% of the words' weight" in said and say_looks([]) == ""

@@ -39,7 +39,7 @@ def test_a_folder_without_its_run_says_what_is_missing(tmp_path):
         "There is no log.jsonl in /nonexistent/run",
         "There is no run.json in /nonexistent/run",
         "The data are no longer in /nonexistent/data",
-        "The attention maps are left out. The data are not at hand.",
+        "The maps of the answers are left out. The data are not at hand.",
         "--question_only",
         "expected calibration error",
         "of the 200 test questions",
@@ -252,7 +252,7 @@ def test_report_with_everything(phantom):
     folder, data, model, rows = phantom
     report.main([str(folder)])
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "PHANTOM DATA" in page and "Where each word looks" in page
+    assert "PHANTOM DATA" in page and "where each word looks" in page and "Blanking the" in page
     assert page.count('src="data:image/jpeg;base64,') > 48 * 4
     assert "The images are left out" not in page and "maps are left out" not in page
     assert ">majority</th>" in page and ">question only</th>" in page
@@ -293,9 +293,9 @@ def test_another_checkpoint_gives_no_maps(phantom, tmp_path):
     assert "The images are left out" not in page
     other = [row | {"answer": "nonsense"} for row in rows]
     page = read_page(save_results(tmp_path / "b", other, **results))
-    assert "it is another one" in page and "Where each word looks" not in page
+    assert "it is another one" in page and "where each word looks" not in page
     page = read_page(save_results(tmp_path / "c", rows, **results | {"model": "BAN"}))
-    assert "Only CMSA has such maps, and this is BAN" in page
+    assert "maps of the answers are left out" not in page
     page = read_page(save_results(tmp_path / "d", rows, **results | {"question_only": True}))
     assert "This run saw blank images." in page
 

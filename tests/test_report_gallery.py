@@ -53,8 +53,11 @@ def test_maps(shown):
     model, data, inputs, probabilities = shown
     some = data.test[:3]
     found = report_gallery.maps_for(model, some, inputs, batch_size=2)
-    assert [label for _, _, label in found] == probabilities[:3].argmax(1).tolist()
-    for question, (cells, words, _) in zip(some, found):
+    assert [label for label, *_ in found] == probabilities[:3].argmax(1).tolist()
+    sure = torch.tensor([odds for _, _, odds, _ in found]).sigmoid()
+    np.testing.assert_allclose(sure, probabilities[:3].max(1).values, atol=1e-4)
+    for question, (_, falls, _, (cells, words)) in zip(some, found):
+        assert falls.shape == (7, 7) and falls.std() > 0
         read = report_gallery.read_words(question)
         assert question.question.lower().startswith(read[0])
         assert cells.shape == (len(read), 7, 7) and words.shape == (len(read), len(read) + 1)
@@ -62,26 +65,51 @@ def test_maps(shown):
         assert np.allclose(words.sum(1), 1, atol=1e-5)
 
 
-def test_the_place_of_a_peak():
-    heat = np.zeros((7, 7))
-    heat[0, 6] = 1
-    assert report_gallery.peak_in_words(heat) == "upper right"
-    assert report_gallery.peak_in_words(np.eye(7) * (np.arange(7) == 3)) == "middle"
-
-
 def test_cards(shown, rows):
     model, data, inputs, _ = shown
     missing = {}
-    cards = report_gallery.make_cards(rows, data, model, inputs, missing)
+    cards, looks = report_gallery.make_cards(rows, data, model, inputs, missing)
     assert not missing and [card["row"] for card in cards] == rows
+    count = sum(len(card["maps"]) for card in cards)
+    assert f" of {count} word maps look most at one and the same cell (" in looks
     for card, question in zip(cards, data.test):
         words = report_gallery.read_words(question)
         assert card["image"].startswith("data:image/jpeg;base64,")
         assert [one["word"] for one in card["maps"]] == list(words)
+        assert card["answer"]["picture"].startswith("data:image/jpeg;base64,")
+        assert f"({card['answer']['place']})" in card["answer"]["sentence"]
         assert len(card["which"]) == len(words) == len(card["which"][0]) - 1
-        # one scale for all words: the largest share, or four times an even one
-        peak = max(one["peak"] for one in card["maps"])
+        # one scale for all words: the largest difference, or four times an even share
+        peak = max(one["more"] for one in card["maps"])
         assert card["full"] == pytest.approx(100 * max(peak, 4 / 49))
+
+
+def test_words_are_shown_less_the_mean_map(shown, rows):
+    """A word that looks as all words do stays pale, wherever that is."""
+    _, data, _, _ = shown
+    question, image = data.test[0], np.full((224, 224, 3), 90, np.uint8)
+    mean = np.zeros((7, 7))
+    mean[0, 6] = 0.9
+    count = len(report_gallery.read_words(question))
+    cells = np.repeat(mean[None], count, 0)
+    cells[0] = np.eye(7)[::-1] / 7  # from lower left to upper right
+    look = cells, np.full((count, count + 1), 1 / (count + 1))
+    card = report_gallery.word_cards(rows[0], question, image, look, mean)
+    pictures = [one["picture"] for one in card["maps"]]
+    assert len(set(pictures[1:])) == 1 and pictures[0] != pictures[1]
+    assert pictures[1] == report_gallery.jpeg(np.full((88, 88, 3), 90, np.uint8), 65)
+    assert card["maps"][0]["more"] == pytest.approx(1 / 7) and card["full"] == pytest.approx(
+        100 / 7
+    )
+
+
+def test_answers_of_a_model_without_word_maps(shown, rows):
+    _, data, inputs, _ = shown
+    model, _ = small_model(data.ntoken, data.num_answers, fusion="BAN")
+    answers = predict(model, data.test[:3], inputs, CPU)
+    three = prediction_rows(data.test[:3], answers, data, "official", data.train)
+    cards, looks = report_gallery.make_cards(three, data, model, inputs, {})
+    assert looks == "" and all(card["answer"] and not card["maps"] for card in cards)
 
 
 def test_parts_that_are_missing(shown, rows):
@@ -89,8 +117,9 @@ def test_parts_that_are_missing(shown, rows):
 
     def parts(changed, *arguments):
         missing = {}
-        cards = report_gallery.make_cards(changed, *arguments, missing)
+        cards, _ = report_gallery.make_cards(changed, *arguments, missing)
         have = {(bool(card["image"]), bool(card["maps"])) for card in cards}
+        assert all(bool(card["maps"]) == bool(card["answer"]) for card in cards)
         return have, missing
 
     assert parts(rows, None, None, None) == ({(False, False)}, {})

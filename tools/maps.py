@@ -120,6 +120,23 @@ def say_falls(falls, before):
     )
 
 
+def say_looks(found):
+    """A sentence on how much CMSA's maps of some questions differ. found: what `word_maps` gives.
+
+    "" for no word at all.
+    """
+    cells = [heat for over_cells, _ in found for heat in over_cells]
+    if not cells:
+        return ""
+    peaks = np.bincount([heat.argmax() for heat in cells], minlength=cells[0].size)
+    padding = np.concatenate([over_words[:, -1] for _, over_words in found]).mean()
+    return (
+        f"{peaks.max()} of {len(cells)} word maps look most at one and the same cell "
+        f"({place_in_words(peaks.reshape(cells[0].shape))}), and {100 * padding:.0f}% of the "
+        "words' weight lies on the padding behind the question."
+    )
+
+
 def draw_maps(image, falls, words, over_cells, over_words, title, note):
     """A picture, uint8 (820, 1600, 3): what the answer depends on, and CMSA's maps per word.
 

@@ -1,4 +1,4 @@
-"""The gallery of the report: some questions with their image, answers and attention maps."""
+"""The gallery of the report: some questions with their image, answers and maps."""
 
 import base64
 import hashlib
@@ -7,14 +7,22 @@ import io
 import numpy as np
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from engine import collate
 from features import ImageStore
-from tools.maps import word_maps
+from tools.maps import (
+    cover,
+    cover_falls,
+    occlusion_maps,
+    place_in_words,
+    say_falls,
+    say_looks,
+    word_maps,
+)
 
 CARDS = 48  # questions shown
-MAP_SIDE = 112  # pixels of a word's map
-AMBER, STRENGTH = (255, 150, 0), 0.72  # of a map over its image, and how much of it covers
+SIDE, WORD_SIDE = 192, 88  # pixels of an answer's map, and of a word's
 LEAST_PEAK = 4 / 49  # share of a word's look that gets the full colour: an even map stays pale
 ALIKE = 0.9  # share of the model's answers that must be those of predictions.json; bf16 turns few
 
@@ -42,20 +50,25 @@ def _in_turn(rows):
 
 @torch.inference_mode()
 def maps_for(model, questions, inputs, batch_size=16):
-    """[(P, R, label)] of some questions: `tools.maps.word_maps`, and the class answered.
+    """[(label, falls, odds, looks)] of some questions: the class answered, and its maps.
 
-    inputs: what the model sees (features.Inputs).
+    falls (7, 7) and odds, a number, are `tools.maps.occlusion_maps`'s; looks is `word_maps`'s
+    (P, R), or None for BAN and SAN. inputs: what the model sees (features.Inputs).
     """
     model.eval()
     device, found = next(model.parameters()).device, []
-    for start in range(0, len(questions), batch_size):
+    starts = range(0, len(questions), batch_size)
+    for start in tqdm(starts, desc="Drawing maps", leave=False, disable=None):
         batch = questions[start : start + batch_size]
         maps, organs = model.image.encode(**inputs([q.image for q in batch]))
         tokens = collate(batch, device)[0]  # (B, T)
-        counts = [len(read_words(q)) for q in batch]
-        labels = model(None, tokens, maps, organs).logits.argmax(1).tolist()
-        pairs = word_maps(model, tokens, counts, maps, organs)
-        found += [(*pair, label) for pair, label in zip(pairs, labels)]
+        labels = model(None, tokens, maps, organs).logits.argmax(1)
+        falls, odds = occlusion_maps(model, tokens, labels, maps, organs)
+        looks = [None] * len(batch)
+        if model.fusion == "CMSA":
+            counts = [len(read_words(q)) for q in batch]
+            looks = word_maps(model, tokens, counts, maps, organs)
+        found += zip(labels.tolist(), falls, odds, looks)
     return found
 
 
@@ -71,73 +84,73 @@ def jpeg(pixels, quality=82):
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def overlay(pixels, heat, top):
-    """A map `heat` (7, 7), shares of 1, in amber over uint8 (H, W, 3), as a data URI.
-
-    A share of `top` gets the full colour.
-    """
-    size = (MAP_SIDE, MAP_SIDE)
-    small = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
-    scaled = Image.fromarray((heat / top).astype(np.float32))
-    covered = np.asarray(scaled.resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
-    covered = STRENGTH * covered[..., None]  # (112, 112, 1)
-    mixed = np.asarray(small, np.float32) * (1 - covered) + np.array(AMBER) * covered
-    return jpeg(mixed.astype(np.uint8), quality=73)
-
-
-def peak_in_words(heat):
-    """Where the largest share of a map (7, 7) lies: "upper left", "middle", ..."""
-    row, column = np.unravel_index(heat.argmax(), heat.shape)
-    third, across = (int(3 * (i + 0.5) / size) for i, size in zip((row, column), heat.shape))
-    names = (("upper", "middle", "lower")[third], ("left", "middle", "right")[across])
-    return " ".join(dict.fromkeys(names))
-
-
 def make_cards(rows, data, model, inputs, missing):
-    """The cards of some rows: {"row", "image", "maps", "which", "full"}.
+    """(cards of some rows, a sentence on CMSA's maps or "").
 
-    `full` is the share in percent that has the full colour in all maps of a card.
+    A card is {"row", "image", "answer", "maps", "which", "full"}. "answer" is the map of what the
+    answer depends on: its picture, place and sentence, or None. "maps" are CMSA's for each word,
+    less the mean map of all words of all cards; `full` is the part of a word's look, in percent,
+    that has the full colour in them. "which" are the words that each word looks at.
 
     data, model and inputs may be None; then pictures or maps are left out. `missing`, {part:
     sentence}, gets the reason where the data lack the rows' questions, or where the model
     answers them otherwise.
     """
     by_qid = {q.qid: q for q in data.test} if data else {}
-    cards = [{"row": row, "image": None, "maps": [], "which": []} for row in rows]
+    nothing = {"image": None, "answer": None, "maps": [], "which": []}
+    cards = [{"row": row} | nothing for row in rows]
     # [(card, Question)] of those that are still in the data
     found = [(card, q) for card in cards if (q := by_qid.get(card["row"]["qid"]))]
     found = [(card, q) for card, q in found if q.question == card["row"]["question"]]
     if not found:
         if data:
             missing["data"] = missing["maps"] = "The data hold none of these questions."
-        return cards
+        return cards, ""
     store = ImageStore(data.images_path)
     pixels = [store[[q.image]][0].numpy() for _, q in found]
     for (card, _), image in zip(found, pixels):
         card["image"] = jpeg(image)
     if model is None:
-        return cards
+        return cards, ""
     maps = maps_for(model, [q for _, q in found], inputs)
-    answers = [data.answers[label] for _, _, label in maps]
+    answers = [data.answers[label] for label, *_ in maps]
     alike = sum(answer == card["row"]["answer"] for answer, (card, _) in zip(answers, found))
     if alike < ALIKE * len(found):
         missing["maps"] = (
             f"The model answers {len(found) - alike} of these {len(found)} questions otherwise "
             "than predictions.json says: it is another one."
         )
-        return cards
-    for (card, q), image, (over_cells, over_words, _) in zip(found, pixels, maps):
-        card["which"] = over_words.tolist()
-        top = max(LEAST_PEAK, float(over_cells.max()))
-        card["full"] = 100 * top
-        card["maps"] = [
-            {
-                "word": word,
-                "unknown": word in card["row"]["unknown_words"],
-                "picture": overlay(image, heat, top),
-                "peak": float(heat.max()),
-                "place": peak_in_words(heat),
-            }
-            for word, heat in zip(read_words(q), over_cells)
-        ]
-    return cards
+        return cards, ""
+    for (card, _), image, (_, falls, odds, _) in zip(found, pixels, maps):
+        card["answer"] = {
+            "picture": jpeg(cover_falls(image, falls, SIDE), 75),
+            "place": place_in_words(falls),
+            "sentence": say_falls(falls, odds),
+        }
+    looks = [look for *_, look in maps if look]
+    if looks:
+        mean = np.concatenate([over_cells for over_cells, _ in looks]).mean(0)  # (7, 7)
+        for (card, question), image, look in zip(found, pixels, looks):
+            card |= word_cards(card["row"], question, image, look, mean)
+    return cards, say_looks(looks)
+
+
+def word_cards(row, question, image, look, mean):
+    """What a card says of CMSA's maps: {"maps", "which", "full"} (`make_cards`).
+
+    image: uint8 (224, 224, 3); look: (P, R); mean: (7, 7), the mean map of all words.
+    """
+    over_cells, over_words = look
+    more = over_cells - mean  # (words, 7, 7)
+    top = max(LEAST_PEAK, float(more.max()))
+    words = [
+        {
+            "word": word,
+            "unknown": word in row["unknown_words"],
+            "picture": jpeg(cover(image, heat, top, WORD_SIDE), 65),
+            "more": float(heat.max()),
+            "place": place_in_words(heat),
+        }
+        for word, heat in zip(read_words(question), more)
+    ]
+    return {"maps": words, "which": over_words.tolist(), "full": 100 * top}
