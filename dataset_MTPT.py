@@ -231,7 +231,7 @@ def compatibility_entries(data, fraction=0.1, seed=0, organ_set=None):
     """
     if organ_set and organ_set.questions:
         return _own_entries(data, organ_set)
-    questions = training_questions(data, "clean")
+    questions = training_questions(data, "clean" if data.frames else "official")
     parts = [
         {q.words: q for q in reversed(part)}
         for part in split_validation(questions, fraction, "clean", seed)

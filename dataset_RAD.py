@@ -1,4 +1,4 @@
-"""VQA-RAD: records -> prepared files -> questions and tensors; the splits (docs/FORMATS.md).
+"""VQA-RAD and other sets: records -> prepared files -> questions; the splits (docs/FORMATS.md).
 
 python dataset_RAD.py [--RAD_dir DIR]    prepare the data set and print its content
 python dataset_RAD.py --download         fetch the public release from OSF into data_RAD/public
@@ -11,22 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import text_rules
-from readers import prepared, records
-from readers.archive import IMAGE_INDEX, IMAGE_PICKLE, archive_images, read_archive
-from readers.data_folder import advice, form_or_error
+from readers.data_folder import advice, find_form
+from readers.data_set import PARTS
 from readers.download import NoNetwork, download_public
-from readers.image_names import find_images
-from readers.images import read_images
-from readers.prepared import H5_NAME, cache_folder
-from readers.records import ARCHIVE_PICKLES, DATA_RAD, find_form
+from readers.prepared import H5_NAME, cache_folder, prepare_files
+from readers.records import DATA_RAD, question_types
+from readers.sets import read_set
 from text_rules import QUESTION_LEN, encode
 from utils import ORGAN_CODES, PHANTOM_MARK, UserError, cache_base, run_main, writable
-
-NAMES = {
-    "public": "VQA-RAD, public release",
-    "processed": "VQA-RAD, processed split",
-    "archive": "VQA-RAD, authors' archive",
-}
 
 
 class Question(NamedTuple):
@@ -35,7 +27,8 @@ class Question(NamedTuple):
     image: row of the prepared HDF5 file. words: all words, tokens: the ids of those kept,
     unknown_words: those kept that the dictionary lacks. answer: the normal form of raw_answer.
     label: its class, -1 when training lacks it. twin: True for a test or validation question
-    whose frame record is in the official training split.
+    whose frame record is in the official training split. organ: its place in ORGANS, or -1 and
+    the set's own organ_name. organ_name, modality, phrase_type: "" where the set has none.
     """
 
     qid: int
@@ -53,21 +46,28 @@ class Question(NamedTuple):
     question_types: tuple
     phrase_type: str
     twin: bool
+    organ_name: str = ""
+    modality: str = ""
 
 
 @dataclass
 class RadData:
-    """A prepared data set. `train` is the official split; `training_questions` gives the clean."""
+    """A prepared data set. `train` is the official split; `training_questions` gives the clean.
+
+    options: those of readers/sets.py by which its records were chosen. validation: the set's own.
+    """
 
     name: str
     phantom: bool
     digest: str
+    options: dict
     folder: Path
     prepared: Path
     dictionary: list
     answers: list
     image_names: list
     train: list
+    validation: list
     test: list
     images_path: Path
 
@@ -79,9 +79,20 @@ class RadData:
     def num_answers(self):
         return len(self.answers)
 
+    @property
+    def organs(self):
+        """True where every question has one of the three organs."""
+        return all(q.organ >= 0 for q in self.train + self.validation + self.test)
+
+    @property
+    def frames(self):
+        """True where training has frame records."""
+        return any(q.phrase_type == "frame" for q in self.train)
+
     def about(self):
-        """Name, digest and folder, as checkpoints and results keep them."""
-        return {"name": self.name, "digest": self.digest, "folder": str(self.folder)}
+        """Name, digest, folder and options, as checkpoints and results keep them."""
+        about = {"name": self.name, "digest": self.digest, "folder": str(self.folder)}
+        return about | {"options": self.options}
 
     @property
     def folders(self):
@@ -89,64 +100,44 @@ class RadData:
         return [self.prepared, cache_folder(self.folder)]
 
 
-def prepare(folder, *, log=print):
+def prepare(folder, options=None, *, log=print):
     """Read the data set in `folder` and return RadData; make its prepared files if need be.
 
     docs/FORMATS.md describes the forms (section 1) and the prepared files (section 2).
-    Dictionary and answers are the archive's own. Otherwise they are built from the official
-    split's training records, for the clean split too, so that both have the same classes.
-    Prepared files go to `<folder>/prepared/`. When this can't be written they go to the cache,
-    ~/.cache/cmsa-mtpt or the environment variable CMSA_CACHE. Raises UserError for data that
-    can't be used.
+    options: see readers/sets.py. Dictionary and answers are the archive's own. Otherwise they are
+    built from the official split's training records, for the clean split too, so that both have
+    the same classes. Prepared files go to `<folder>/prepared/`. When this can't be written they go
+    to the cache, ~/.cache/cmsa-mtpt or the environment variable CMSA_CACHE. Raises UserError for
+    data that can't be used.
     """
     folder = Path(folder).resolve()
-    kind = form_or_error(folder)
-    train, test, sources = records.read_records(folder, kind)
-    names = sorted({record["image_name"] for record in train + test})
-    if kind == "archive":
-        dictionary, answers = read_archive(folder)
-        sources += [folder / name for name in ARCHIVE_PICKLES]
-    else:
-        dictionary, answers = text_rules.build_dictionary(train), text_rules.build_answers(train)
-    if kind == "archive" and (folder / IMAGE_PICKLE).is_file():
-        # the very pixels that official checkpoints were trained on
-        images = archive_images(folder, names)
-        sources += [folder / IMAGE_INDEX, folder / IMAGE_PICKLE]
-    else:
-        files = find_images(folder, names)
-        images = read_images(folder, files)
-        if files.faults:
-            list(images)  # it raises, listing the damaged ones too
-        sources += files.paths.values()
-    digest = prepared.source_digest(sources)
-
-    home, current = prepared.choose_prepared(folder, digest, len(names), dictionary, answers)
-    if not current:
-        count = f"{len(train) + len(test):,} questions and {len(names)} images"
-        log(f"Preparing {count} of {folder} in {home}")
-        prepared.write_prepared(home, images, names, digest, dictionary, answers)
+    found, options = read_set(folder, options or {}, log)
+    dictionary = found.dictionary or text_rules.build_dictionary(found.train)
+    answers = found.answers or text_rules.build_answers(found.train)
+    home, digest = prepare_files(folder, found, options, dictionary, answers, log)
     phantom = (folder / PHANTOM_MARK).is_file()
-    title = "phantom set" if phantom else NAMES[kind]
-    lists = (dictionary, answers, names, *_make_questions(train, test, names, dictionary, answers))
-    return RadData(title, phantom, digest, folder, home, *lists, home / H5_NAME)
+    about, vocabulary = (found.title, phantom, digest, options, folder, home), (dictionary, answers)
+    questions = _make_questions(found, *vocabulary)
+    return RadData(*about, *vocabulary, found.names, *questions, home / H5_NAME)
 
 
-def _make_questions(train, test, names, dictionary, answers):
-    """Records -> (training, test) lists of Question."""
+def _make_questions(found, dictionary, answers):
+    """Records of a DataSet -> (training, validation, test) lists of Question."""
     word2idx, label, row = (
-        {key: i for i, key in enumerate(keys)} for keys in (dictionary, answers, names)
+        {key: i for i, key in enumerate(keys)} for keys in (dictionary, answers, found.names)
     )
-    frames = {record["qid"] for record in train if record["phrase_type"] == "frame"}
+    frames = {record["qid"] for record in found.train if record["phrase_type"] == "frame"}
 
     def make(record, twin):
         words = text_rules.tokenize(record["question"])
         tokens, unknown = encode(words, word2idx)
-        answer = text_rules.normalise_answer(record["answer"])
+        answer, organ = text_rules.normalise_answer(record["answer"]), record["image_organ"]
+        known = organ in ORGAN_CODES
         return Question(
             record["qid"],
             row[record["image_name"]],
             record["image_name"],
-            ORGAN_CODES.index(record["image_organ"]),
+            ORGAN_CODES.index(organ) if known else -1,
             record["question"],
             tuple(words),
             tokens,
@@ -155,15 +146,22 @@ def _make_questions(train, test, names, dictionary, answers):
             str(record["answer"]),
             label.get(answer, -1),
             record["answer_type"],
-            records.question_types(record["question_type"]),
+            question_types(record["question_type"]),
             record["phrase_type"],
             twin,
+            "" if known else organ or "",
+            record.get("modality", ""),
         )
 
-    return (
-        [make(record, False) for record in train],
-        [make(record, record["qid"] + 1 in frames) for record in test],
-    )
+    held = (found.validation, found.test)
+    held = [[make(record, record["qid"] + 1 in frames) for record in part] for part in held]
+    return [make(record, False) for record in found.train], *held
+
+
+def _each_question(data, change):
+    """The same data with change(question) in place of each question."""
+    parts = {name: list(map(change, getattr(data, name))) for name in PARTS}
+    return replace(data, **parts)
 
 
 def set_question_len(data, length):
@@ -174,9 +172,7 @@ def set_question_len(data, length):
         tokens, unknown = encode(question.words, word2idx, length)
         return question._replace(tokens=tokens, unknown_words=unknown)
 
-    if length == QUESTION_LEN:
-        return data
-    return replace(data, train=list(map(cut, data.train)), test=list(map(cut, data.test)))
+    return data if length == QUESTION_LEN else _each_question(data, cut)
 
 
 def without_questions(data):
@@ -185,17 +181,19 @@ def without_questions(data):
     def blank(question):
         return question._replace(tokens=(data.ntoken,) * len(question.tokens), unknown_words=())
 
-    return replace(data, train=list(map(blank, data.train)), test=list(map(blank, data.test)))
+    return _each_question(data, blank)
 
 
 def training_questions(data, split):
     """The training questions of a split (docs/SPLIT.md).
 
     "official" has all. "clean" lacks the frame records of test questions. Raises UserError for
-    another split.
+    another split, and for "clean" of a set without frame records.
     """
     if split not in ("official", "clean"):
         raise UserError(f"unknown split {split!r}: it is official or clean")
+    if split == "clean" and not any(q.phrase_type == "frame" for q in data.train):
+        raise UserError(f"--split clean: {data.name} has no frame records to leave out")
     tested = {question.qid for question in data.test} if split == "clean" else ()
     return [q for q in data.train if not (q.phrase_type == "frame" and q.qid - 1 in tested)]
 
@@ -236,17 +234,25 @@ def split_validation(questions, fraction, split, seed):
     return training, validation
 
 
-def find_data(rad_dir=None, *, download=True, log=print):
-    """Find VQA-RAD, prepare it at first use, and return RadData. Raises UserError.
+def own_parts(data, fraction, split, seed):
+    """(training, validation) questions: the set's own parts, or those of `split_validation`."""
+    questions = training_questions(data, split)
+    if data.validation:
+        return questions, data.validation
+    return split_validation(questions, fraction, split, seed)
 
-    Without `rad_dir` it looks in data_RAD/, then in data_RAD/public/. Then it downloads the
-    public release into data_RAD/public/, unless `download` is False. Where this fails for want
-    of a network, it takes the phantom set, with a banner.
+
+def find_data(rad_dir=None, options=None, *, download=True, log=print):
+    """Find a data set, prepare it at first use, and return RadData. Raises UserError.
+
+    options: see readers/sets.py. Without `rad_dir` it looks in data_RAD/, then in
+    data_RAD/public/. Then it downloads the public release into data_RAD/public/, unless `download`
+    is False. Where this fails for want of a network, it takes the phantom set, with a banner.
     """
     if rad_dir is not None:
-        data = prepare(rad_dir, log=log)
+        data = prepare(rad_dir, options, log=log)
     elif find_form(DATA_RAD):
-        data = prepare(DATA_RAD, log=log)
+        data = prepare(DATA_RAD, options, log=log)
     else:
         data = _public_data(download, log)
     if data is None or data.phantom:

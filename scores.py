@@ -13,7 +13,8 @@ from dataset_RAD import training_questions
 from utils import ORGANS, run_main
 
 GROUPS = ("CLOSED", "OPEN", "ALL")
-PROTOCOLS = {"freeform": "freeform", "all": "freeform + para"}
+PROTOCOLS = {"freeform": "freeform", "all": "freeform + para"}  # of VQA-RAD
+ONE_PROTOCOL = {"all": "all questions"}  # of a set without phrase types
 BOOTSTRAP = 10_000  # resamplings
 
 
@@ -39,7 +40,8 @@ def prediction_rows(questions, probabilities, data, split, training):
             {
                 "qid": q.qid,
                 "image": q.image_name,
-                "organ": ORGANS[q.organ].code,
+                "organ": ORGANS[q.organ].code if q.organ >= 0 else q.organ_name,
+                **({"modality": q.modality} if q.modality else {}),
                 "question": q.question,
                 "phrase_type": q.phrase_type,
                 "answer_type": q.answer_type,
@@ -93,6 +95,12 @@ def entry(predictions):
     }
 
 
+def protocols_of(predictions):
+    """{name: title} of the protocols by which some predictions are scored."""
+    typed = any(prediction["phrase_type"] for prediction in predictions)
+    return PROTOCOLS if typed else ONE_PROTOCOL
+
+
 def protocol(predictions, name):
     """The questions that a protocol scores: "freeform", or "all" for freeform + para."""
     return [p for p in predictions if name == "all" or p["phrase_type"] == "freeform"]
@@ -138,24 +146,30 @@ def intervals(predictions):
 def grouped(predictions):
     """{name: {group: predictions}}; empty groups are left out.
 
-    By question type (a question with two types is in both), by organ, and by what training has
-    seen: `twin`, `near_identical_in_training` (see `near_identical`), `known_answer`.
+    By question type (a question with two types is in both), by organ and modality where the set
+    names them, and by what training has seen: `image_in_training`, `twin` where the set has phrase
+    types, `near_identical_in_training` (see `near_identical`), `known_answer`.
     """
 
     def by(keys_of):
         groups = {}
         for prediction in predictions:
-            for key in keys_of(prediction):
+            for key in filter(None, keys_of(prediction)):
                 groups.setdefault(key, []).append(prediction)
         return dict(sorted(groups.items()))
 
     def by_flag(field, yes="yes", no="no"):
         return by(lambda p: [yes if p[field] else no])
 
+    named = {name: by(lambda p: [p.get(name)]) for name in ("organ", "modality")}
+    seen = {0: "unseen", 1: "seen"}
+    named["image_in_training"] = by(lambda p: [seen.get(p.get("image_in_training"))])
+    twins = {"twin": by_flag("twin", "with", "without")}
+    typed = any(prediction["phrase_type"] for prediction in predictions)
     return {
         "question_type": by(lambda p: dict.fromkeys(p["question_types"])),
-        "organ": by(lambda p: [p["organ"]]),
-        "twin": by_flag("twin", "with", "without"),
+        **{name: groups for name, groups in named.items() if groups},
+        **(twins if typed else {}),
         "near_identical_in_training": by_flag("near_identical_in_training"),
         "known_answer": by_flag("known_answer"),
     }

@@ -2,14 +2,14 @@
 
 import re
 
-from readers.plain_text import plain_text
+from readers.plain_text import plain_text, spaced
 
 QUESTION_LEN = 12  # words kept of a question
 
 
 def tokenize(question):
-    """All words of a question."""
-    text = plain_text(question).lower()
+    """All words of a question; each Chinese character is one."""
+    text = spaced(plain_text(question)).lower()
     for tail in ("? -yes/no", "? -open", "? - open"):
         text = text.replace(tail, "")
     text = text.replace(",", "").replace("?", "").replace("'s", " 's").replace("...", "")

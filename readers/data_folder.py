@@ -1,18 +1,18 @@
-"""Which form of VQA-RAD a folder holds, and what to do about a folder that holds none."""
+"""Which form of data a folder holds, and what to do about a folder that holds none."""
 
 import shlex
 from itertools import groupby
 
+from readers import parquet, records, slake, vqa_med
 from readers.image_names import IMAGE_FOLDERS, PACKED
 from readers.names import find_folders, listing, shown
-from readers.records import ARCHIVE_PICKLES, PUBLIC_JSON, TEST_JSON, TRAIN_JSON, find_form
+from readers.records import ARCHIVE_PICKLES, PUBLIC_JSON, TEST_JSON, TRAIN_JSON
 from utils import PHANTOM_MARK, UserError
 
 PAGE, JSON = "osf.io/89kps", (".json", ".jsonl", ".ndjson")
 ADVICE = {  # endings of names, and what to do about such a file
     (".xlsx", ".xls", ".ods"): f"a spreadsheet: the .json file beside it at {PAGE} is wanted",
-    (".parquet", ".arrow"): "a file of Hugging Face's form, which is not read yet: get the public "
-    f"release at {PAGE}",
+    (".arrow",): "a cache of Hugging Face's: the .parquet files of the data set are wanted",
     PACKED: "a packed file: unpack it first",
     (".csv", ".tsv"): "a table: make JSON of it, with the fields of data_RAD/README.md",
     (".part", ".crdownload", ".download", ".partial"): "a begun download: get it again",
@@ -20,6 +20,17 @@ ADVICE = {  # endings of names, and what to do about such a file
 }
 OURS = ("prepared", "dictionary.json", "answers.json", "imgid2idx.json")
 MANY = 1000  # names of a folder that are looked at for a message
+
+
+def find_form(folder):
+    """The form of the data in `folder`, or None without data. Raises UserError for a part.
+
+    It is "public", "processed", "archive", "slake", "vqa_med" or "parquet".
+    """
+    if form := records.find_form(folder):
+        return form
+    others = {"slake": slake, "vqa_med": vqa_med, "parquet": parquet}
+    return next((name for name, reader in others.items() if reader.holds(folder)), None)
 
 
 def form_or_error(folder):
@@ -39,8 +50,10 @@ def form_or_error(folder):
             f"no VQA-RAD data in {folder}: it holds {shown(listing(folder))}"
             f"{'; ' if (found := advice(folder)) else ''}{found}; looked for '{PUBLIC_JSON}' "
             f"(public release), {TRAIN_JSON} and {TEST_JSON} (processed split), "
-            f"{ARCHIVE_PICKLES[0]} beside these two (authors' archive); put one of these there, "
-            "name another folder by --RAD_dir, or leave --RAD_dir out"
+            f"{ARCHIVE_PICKLES[0]} beside these two (authors' archive), "
+            "train.json and imgs/ (SLAKE), QAPairsByCategory/ (VQA-Med), "
+            ".parquet files; put one of these there, name another folder by --RAD_dir, or leave "
+            "--RAD_dir out"
         )
     return kind
 

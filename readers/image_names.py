@@ -17,7 +17,7 @@ class ImageFiles(NamedTuple):
     """The images of a data set.
 
     paths: {name: path} of those that are there. faults: {name: reason} of the others.
-    where: the folder, what it holds if images are missing, and what to do, for messages.
+    where: the end of a message: the folder, what it holds if images are missing, what to do.
     """
 
     paths: dict
@@ -25,15 +25,16 @@ class ImageFiles(NamedTuple):
     where: str
 
 
-def find_images(folder, names):
+def find_images(folder, names, places=()):
     """The files of the images `names`, as ImageFiles.
 
     They lie in the one folder that has most of them: images/, VQA_RAD Image Folder/ or `folder`
-    itself. A name that several files fit is a fault, as a missing one is.
+    itself, or one of `places` before these. A name may have `/` for folders below. A name that
+    several files fit is a fault, as a missing one is.
     """
     folder = Path(folder)
-    places = [*find_folders(folder, IMAGE_FOLDERS), folder]
-    fits = {place: matching(names, listing(place), fold) for place in places}
+    places = [*places, *find_folders(folder, IMAGE_FOLDERS), folder]
+    fits = {place: _fitting(place, names) for place in places}
     place = max(places, key=lambda place: sum(map(bool, fits[place].values())))
     paths, faults = {}, {}
     for name, found in fits[place].items():
@@ -45,11 +46,35 @@ def find_images(folder, names):
         else:
             faults[name] = "missing" if path is None else "a folder, or not a file"
     missing = [name for name, fault in faults.items() if fault == "missing"]
-    if not missing:
-        return ImageFiles(paths, faults, str(place))
-    alike = matching(missing, listing(place), _stem)
+    where = _where(folder, place, missing) if missing else str(place)
+    alike = _fitting(place, missing, _stem)
     faults |= {name: f"missing; {shown(alike[name])} is there" for name in missing if alike[name]}
-    return ImageFiles(paths, faults, _where(folder, place, missing))
+    return ImageFiles(paths, faults, where)
+
+
+def _fitting(place, names, same=fold):
+    """{name: paths below `place` that it may mean}, whose last parts are alike by `same`.
+
+    The folders in a name are found apart from case and Unicode normalisation.
+    """
+    by_folder = {}
+    for name in names:
+        by_folder.setdefault(name.rpartition("/")[0], []).append(name)
+    out = {name: [] for name in names}
+    for within, members in by_folder.items():
+        folders = [""]
+        for part in filter(None, within.split("/")):
+            folders = [
+                f"{above}{fit}/"
+                for above in folders
+                for fit in matching([part], listing(place / above), fold)[part]
+            ]
+        for above in folders:
+            lasts = {name: name.rpartition("/")[2] for name in members}
+            fits = matching(lasts.values(), listing(place / above), same)
+            for name, last in lasts.items():
+                out[name] += [above + fit for fit in fits[last]]
+    return out
 
 
 def _stem(name):
@@ -64,7 +89,7 @@ def _where(folder, place, missing):
     near += [child / name for child in near for name in listing(child)]
     near += find_folders(folder.parent, IMAGE_FOLDERS)
     count = {
-        other: sum(map(bool, matching(missing, listing(other), fold).values()))
+        other: sum(map(bool, _fitting(other, missing).values()))
         for other in near
         if other != place and other.is_dir()
     }

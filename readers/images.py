@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image, ImageOps, features
 from tqdm import tqdm
 
-from readers.image_names import IMAGE_FOLDER
 from utils import MAX_PIXELS, SIZE, UserError, log, reason, shorten
 
 # the formats are named because Pillow would start other programs for some
@@ -238,17 +237,18 @@ def log_notes(noted, total):
         log(f"NOTE: {len(named)} of {total} images: {kind}: {listed}")
 
 
-def read_images(folder, images):
-    """Yield the images of the data set `folder`, uint8 (224, 224, 3) each.
+def read_images(images, opened=None):
+    """Yield the images of a data set, uint8 (224, 224, 3) each.
 
-    images: the ImageFiles of readers/image_names.py. At the end, or at the first that can't be
-    read, raises a UserError that lists every bad one, those with faults first.
+    images: the ImageFiles of readers/image_names.py. opened: an iterable of their (name, path)
+    for images that are not files of their own. At the end, or at the first that can't be read,
+    raises a UserError that lists every bad one, those with faults first.
     """
     bad = [f"{name[:60]} ({fault})" for name, fault in images.faults.items()]
     noted = {}
     count, options = len(images.paths) + len(bad), {"unit": "image", "leave": False}
-    paths = tqdm(images.paths.items(), desc="Preparing images", disable=None, **options)
-    for name, path in paths:
+    options |= {"desc": "Preparing images", "disable": None, "total": len(images.paths)}
+    for name, path in tqdm(opened or images.paths.items(), **options):
         try:
             picture = decode_picture(path)
         except PictureError as error:
@@ -259,9 +259,7 @@ def read_images(folder, images):
             yield resize(picture.image)
     if bad:
         raise UserError(
-            f"{len(bad)} of {count} images can't be used: {shorten(bad)}; looked in "
-            f"{images.where} (images/, '{IMAGE_FOLDER}/' and {folder} itself are possible): put "
-            "good copies there"
+            f"{len(bad)} of {count} images can't be used: {shorten(bad)}; looked in {images.where}"
         )
     log_notes(noted, count)
 

@@ -3,6 +3,7 @@
 docs/FORMATS.md section 3 lists them. VQA-RAD's own records have none of them.
 """
 
+import re
 import unicodedata
 
 PLAIN = {chr(code + 0xFEE0): chr(code) for code in range(0x21, 0x7F)}  # full-width forms
@@ -14,6 +15,15 @@ PLAIN |= {chr(code): " " for code in range(0x2000, 0x200B)}  # spaces of other w
 PLAIN |= dict.fromkeys("\u00ad\u200b\u200c\u200d\u2060\ufeff", "")  # marks without width
 PLAIN |= {"\u2026": "...", "\u3002": ".", "\u3001": ","}
 _TABLE = str.maketrans(PLAIN)
+
+
+# Chinese characters and Japanese syllables, which stand without spaces between words
+_ALONE = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+
+
+def spaced(text):
+    """The text with a space on both sides of each Chinese or Japanese character."""
+    return _ALONE.sub(r" \g<0> ", text)
 
 
 def plain_text(text):

@@ -1,34 +1,27 @@
-"""The records of VQA-RAD: finding, reading, checking and converting them.
+"""The records of VQA-RAD and of one's own questions: finding, reading, checking, converting.
 
 docs/FORMATS.md section 1 describes the three forms, the eight fields and the known blemishes.
+`check_records` checks those of every other set too.
 """
 
-import json
-import math
 import re
 from collections import Counter
 
 from readers.json_files import read_json
-from readers.names import find_file, listing, shown
+from readers.names import find_file, fold, listing, shown
+from readers.record_fields import FIELDS, MAX_TEXT, check_answer, check_record, is_text
 from text_rules import normalise_answer, tokenize
-from utils import HERE, ORGAN_CODES, UserError, shorten
+from utils import HERE, ORGANS, UserError, shorten
 
 DATA_RAD = HERE / "data_RAD"  # where users put their data
 PUBLIC_JSON, IMAGE_FOLDER = "VQA_RAD Dataset Public.json", "VQA_RAD Image Folder"
-TRAIN_JSON, TEST_JSON = "trainset.json", "testset.json"
+TRAIN_JSON, TEST_JSON, VAL_JSON = "trainset.json", "testset.json", "valset.json"
 ARCHIVE_PICKLES = ("dictionary.pkl", "cache/trainval_ans2label.pkl", "cache/trainval_label2ans.pkl")
-MAX_TEXT = 10_000  # characters of a record's field: its words take 30 times the memory
 KINDS = 8  # of faults in one message
-FIELDS = (
-    "qid",
-    "image_name",
-    "image_organ",
-    "answer",
-    "answer_type",
-    "question_type",
-    "question",
-    "phrase_type",
-)
+# fields that no record of a set need have
+OPTIONAL = ("qid", "image_organ", "answer_type", "question_type", "phrase_type")
+# names of the three organs, {folded name: code}
+ORGAN_NAMES = {fold(name): organ.code for organ in ORGANS for name in organ}
 LIKELY = {  # names that other layouts have for the fields, without underscores
     "qid": "questionid id index",
     "image_name": "image img imagename imgname imageid imgid imagepath imgpath filename path",
@@ -70,34 +63,39 @@ def find_json(folder, name):
     return find_file(folder, name) or find_file(folder, f"{name}l")
 
 
-def read_records(folder, kind):
-    """The data set in `folder`: clean (training, test) records, and the JSON files read.
+def read_records(folder, kind, options):
+    """VQA-RAD or one's own set in `folder`: (training, validation, test) records, JSON files.
 
-    The records are in the processed form, whatever the kind. Raises UserError.
+    The records are in the processed form, whatever the kind. options: see readers/sets.py.
+    Raises UserError.
     """
     names = [PUBLIC_JSON] if kind == "public" else [TRAIN_JSON, TEST_JSON]
     paths = [find_json(folder, name) for name in names]
-    parts = check_records(_read_all(paths))
+    if kind == "processed" and (own := find_json(folder, VAL_JSON)):
+        paths.append(own)
+    optional = () if kind == "public" else OPTIONAL
+    parts = check_records(read_lists(paths), optional, options)
     if kind == "public":
-        _check_unique(parts[0], paths[0])
+        check_unique(parts[0], paths[0])
         train, test = convert_public(parts[0])
+        val = []
     else:
-        train, test = parts
-        _check_unique(train + test, f"{folder} ({TRAIN_JSON} and {TEST_JSON})")
-        for record in train + test:
+        train, test, val = [*parts, []][:3]
+        check_unique(sum(parts, []), f"{folder} ({' and '.join(path.name for path in paths)})")
+        for record in train + test + val:
             record["phrase_type"] = record["phrase_type"].removeprefix("test_")
     if not train or not test:
-        part, path = ("test", paths[-1]) if train else ("training", paths[0])
+        part, path = ("test", paths[1 % len(paths)]) if train else ("training", paths[0])
         raise UserError(f"{folder}: there are no {part} questions in {path.name}; get it again")
-    if any(record["phrase_type"] == "frame" for record in test):
+    if any(record["phrase_type"] == "frame" for record in test + val):
         raise UserError(
             f"{folder}: a test question has the phrase_type 'frame', which no protocol scores; "
             f"move it to {TRAIN_JSON}"
         )
-    return train, test, paths
+    return train, val, test, paths
 
 
-def _read_all(paths):
+def read_lists(paths):
     """{path: content} of JSON files. Raises one UserError for all that can't be read."""
     files, faults = {}, []
     for path in paths:
@@ -132,21 +130,52 @@ def convert_public(records):
     return train, test
 
 
-def check_records(files):
+def check_records(files, optional=(), options=None, organs=None, skipped=None):
     """Clean copies of the records of `files`, {path: content of the JSON}: a list a file.
 
     qid is a whole number, texts are stripped, organ and answer type are in upper case and the
-    phrase type in lower case. Raises one UserError that names every fault of all records.
+    phrase type in lower case. Fields of `optional` that no record has are made: the qid is the
+    record's number from 1, a yes or no is CLOSED, the question type is OTHER, there is no organ
+    (None) and no phrase type (""). organs: {folded name: code} that the set has beside the three;
+    `options["organ_map"]` has further ones, and a name that it lacks is then a fault. skipped: a
+    dictionary for {path: labels of records with an empty answer}, which are left out; None refuses
+    them. Raises one UserError that names every fault of all records.
     """
-    parts, faults = [], []
+    lists, faults = {}, []
     for path, records in files.items():
         if isinstance(records, dict) and isinstance(records.get("question"), str):
             records = [records]  # JSON Lines of one line
         if not isinstance(records, list):
             raise UserError(f"{path} must hold a list of records, not {_about(records)}")
-        if missing := _missing_fields(records):
+        lists[path] = records
+    objects = [one for records in lists.values() for one in records if isinstance(one, dict)]
+    if "image_name" not in (found := {key for one in objects for key in one}) and optional:
+        for one in objects:
+            if "image" in found:  # as most people call it
+                one["image_name"] = one.pop("image", None)
+    absent = [field for field in optional if all(one.get(field) is None for one in objects)]
+    wanted = [field for field in FIELDS if field not in absent]
+    # in VQA-RAD's own form a name beside the three is a slip
+    named = [one.get("image_organ") for one in objects if "phrase_type" not in absent]
+    known, mapped = ORGAN_NAMES | (organs or {}), (options or {}).get("organ_map")
+    strict = mapped is not None or any(
+        isinstance(name, str) and fold(name.strip()) in known for name in named
+    )
+    known |= {fold(name): code for name, code in (mapped or {}).items()}
+    parts, number, skipping = [], 0, skipped is not None
+    for path, records in lists.items():
+        if missing := _missing_fields(records, wanted):
             faults.append(f"{path}: {missing}")
-        clean, found = _clean_copies(records)
+        made = []
+        for record in records:
+            number += 1
+            if isinstance(record, dict) and absent:
+                record = record | _made(record, absent, number)
+            made.append(record)
+        empty = []
+        clean, found = _clean_copies(made, known, strict, wanted, empty if skipping else None)
+        if empty:
+            skipped[path] = empty
         parts.append(clean)
         faults += [f"{path}, {where}: {fault}" for fault, where in found.items()]
     if faults:
@@ -158,9 +187,13 @@ def check_records(files):
     return parts
 
 
-def is_text(value):
-    """True for a string that can be written as UTF-8 (JSON can hold halves of a character)."""
-    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
+def _made(record, absent, number):
+    """The fields `absent` of a record that is the `number`th of its set."""
+    answer = record.get("answer")
+    closed = is_text(answer) and normalise_answer(answer[:MAX_TEXT]) in ("yes", "no")
+    values = {"qid": number, "image_organ": None, "question_type": "OTHER", "phrase_type": None}
+    values["answer_type"] = "CLOSED" if closed else "OPEN"
+    return {field: values[field] for field in absent}
 
 
 def question_types(text):
@@ -182,11 +215,11 @@ def _about(value):
     )
 
 
-def _missing_fields(records):
-    """Which records lack which fields, and what they have instead, or ""."""
+def _missing_fields(records, wanted):
+    """Which records lack which fields of `wanted`, and what they have instead, or ""."""
     records = {i: record for i, record in enumerate(records) if isinstance(record, dict)}
     lacking = {}  # {labels of records: the fields that all these lack}
-    for field in FIELDS:
+    for field in wanted:
         lack = [_label(i, record) for i, record in records.items() if record.get(field) is None]
         lacking.setdefault(tuple(lack), []).append(repr(field))
     lacking.pop((), None)
@@ -221,101 +254,34 @@ def _plain(key):
     return re.sub(r"[\s_-]", "", key).casefold()
 
 
-def _clean_copies(records):
+def _clean_copies(records, known, strict, wanted, skipped):
     """(clean copies of the good records, {fault: "record 3 (qid 7), record 5 (qid 9)"})."""
     clean, bad = [], {}
     for index, record in enumerate(records):
         if not isinstance(record, dict):
             fault = f"it is not an object but {type(record).__name__}"
             bad.setdefault(fault, []).append(f"record {index}")
-        elif all(record.get(field) is not None for field in FIELDS):
+        elif all(record.get(field) is not None for field in wanted):
+            if skipped is not None and _is_empty(record["answer"]):
+                skipped.append(_label(index, record))
+                continue
             try:
-                clean.append(_check_record(record))
+                clean.append(check_record(record, known, strict))
             except UserError as error:
                 bad.setdefault(str(error), []).append(_label(index, record))
     return clean, {fault: shorten(names) for fault, names in bad.items()}
 
 
-def _check_record(record):
-    """A clean copy of one record that has all fields. Raises UserError that names the fault."""
-    new = dict(record)
-    for field in FIELDS[1:]:
-        value = record[field]
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if field == "answer" and number:
-            continue
-        _check_text(value, field)
-        new[field] = value if field == "answer" else value.strip()
-    _check_answer(new["answer"])
-    frame = record.get("question_frame")
-    new["question_frame"] = frame if is_text(frame) and len(frame) <= MAX_TEXT else None
-    new["qid"] = _check_qid(record["qid"])
-    name = new["image_name"]
-    if not name or ".." in name or any(mark in name for mark in "/\\\0"):
-        raise UserError(
-            f"image_name {name[:60]!r} must be a plain file name, without folders or '..'"
-        )
-    new["image_organ"] = new["image_organ"].upper()
-    if new["image_organ"] not in ORGAN_CODES:
-        raise UserError(
-            f"unknown image_organ {record['image_organ'][:60]!r}, it must be one of "
-            f"{', '.join(ORGAN_CODES)}"
-        )
-    new["answer_type"] = new["answer_type"].upper()
-    if new["answer_type"] not in ("OPEN", "CLOSED"):
-        raise UserError(f"answer_type {record['answer_type'][:60]!r} must be OPEN or CLOSED")
-    if not tokenize(new["question"]):
-        raise UserError("the question is empty")
-    new["phrase_type"] = new["phrase_type"].lower()
-    if new["phrase_type"].removeprefix("test_") not in ("freeform", "para", "frame"):
-        raise UserError(
-            f"unknown phrase_type {record['phrase_type'][:60]!r}, it must be freeform, para, "
-            "frame, test_freeform or test_para"
-        )
-    return new
-
-
-def _check_answer(answer):
-    """Raise UserError for an answer that names nothing, which would still become a class."""
-    if isinstance(answer, float) and not math.isfinite(answer):
-        raise UserError(f"the field 'answer' is {json.dumps(answer)}, not an answer")
-    if not str(answer).strip():
-        raise UserError("the answer is empty")
-    if str(answer).strip().casefold() == "nan":  # a missing value that became text
-        raise UserError(f"the field 'answer' is {answer!r}, which stands for a missing value")
-    if not normalise_answer(answer):
-        raise UserError(
-            f"the text rules of docs/FORMATS.md leave nothing of the answer {answer[:60]!r}"
-        )
-
-
-def _check_text(value, field):
-    """Raise UserError when a field is not text, or text that can't be used."""
-    fault = None
-    if isinstance(value, float) and math.isnan(value):
-        fault = "is NaN, a missing value"
-    elif not isinstance(value, str):
-        fault = f"must be text, not {type(value).__name__}"
-    elif len(value) > MAX_TEXT:
-        fault = f"has {len(value):,} characters, more than {MAX_TEXT:,}"
-    elif not is_text(value):
-        fault = "holds half a character (a lone surrogate)"
-    if fault:
-        raise UserError(f"the field {field!r} {fault}")
-
-
-def _check_qid(qid):
-    """A qid, a number or its text, as a whole number. Raises UserError."""
+def _is_empty(answer):
+    """True for an answer that `check_answer` refuses."""
     try:
-        number = int(qid)
-        if isinstance(qid, bool) or number != float(qid):
-            raise ValueError
-        return number
-    except (ValueError, TypeError, OverflowError):
-        raise UserError("the qid must be a whole number") from None
+        check_answer(answer)
+    except UserError:
+        return True
+    return False
 
 
-def _check_unique(records, source):
+def check_unique(records, source):
     """Raise UserError when two records have one qid."""
     count = Counter(record["qid"] for record in records)
     twice = [str(qid)[:40] for qid, n in count.items() if n > 1]

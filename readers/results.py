@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from readers.json_files import check_version, read_json
-from readers.records import is_text
+from readers.record_fields import is_text
 from scores import GROUPS
 from utils import UserError
 
@@ -72,6 +72,7 @@ PREDICTION = {
     "question": is_text,
     "answer": is_text,
     "organ": is_text,
+    "modality": is_text,
     "question_types": _are_texts,
     "probability": _is_fraction,
     "top5": _are_answers,
@@ -86,7 +87,8 @@ PREDICTION = {
 # the fields that a comparison of two runs needs, and those that the report needs; a run that was
 # trained without image or question has none of the last two
 COMPARED = ("qid", "image", "truth", "correct", "answer_type", "phrase_type")
-REPORTED = tuple(field for field in PREDICTION if not field.startswith("answer_without"))
+LATER = ("answer_without_image", "answer_without_question", "modality")  # some runs lack them
+REPORTED = tuple(field for field in PREDICTION if field not in LATER)
 # fields of results.json beside the scores; `epoch` is None for an official checkpoint
 ABOUT = {
     "model": is_text,

@@ -15,6 +15,7 @@ from scores import (
     near_identical,
     prediction_rows,
     protocol,
+    protocols_of,
     table,
 )
 from tools.compare import format_table
@@ -30,6 +31,7 @@ def prediction(correct, answer_type="OPEN", phrase="freeform", **fields):
         "organ": "HEAD",
         "twin": 0,
         "near_identical_in_training": 0,
+        "image_in_training": 1,
     } | fields
 
 
@@ -76,6 +78,21 @@ def test_breakdown():
     assert groups["organ"]["CHEST"]["true"] == 1 and groups["organ"]["HEAD"]["count"] == 4
     assert groups["twin"]["with"]["count"] == 1 and groups["twin"]["without"]["true"] == 2
     assert groups["known_answer"]["no"]["count"] == 1
+    assert groups["image_in_training"] == {"seen": entry(FIVE)} and "modality" not in groups
+
+
+def test_groups_of_a_set_without_phrase_types_and_organs():
+    rows = [
+        prediction(1, phrase="", organ="", modality="CT", image_in_training=0),
+        prediction(0, phrase="", organ="", modality="MRI"),
+        prediction(1, phrase="", organ=""),
+    ]
+    groups = breakdown(rows)
+    assert set(groups) & {"organ", "twin", "modality"} == {"modality"}
+    assert {key: one["true"] for key, one in groups["modality"].items()} == {"CT": 1, "MRI": 0}
+    assert groups["image_in_training"]["unseen"]["count"] == 1
+    assert protocols_of(rows) == {"all": "all questions"}
+    assert protocols_of(rows + FIVE) == {"freeform": "freeform", "all": "freeform + para"}
 
 
 def test_near_identical_words():

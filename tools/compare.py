@@ -12,13 +12,23 @@ from pathlib import Path
 import numpy as np
 
 from readers.results import read_predictions, read_scores
-from scores import GROUPS, PROTOCOLS, in_group, interval, intervals, protocol
+from scores import (
+    GROUPS,
+    ONE_PROTOCOL,
+    PROTOCOLS,
+    in_group,
+    interval,
+    intervals,
+    protocol,
+    protocols_of,
+)
 from utils import HERE, UserError
 
 ORDER = ("OPEN", "CLOSED", "ALL")  # of the columns
 # of the content of results.json, what a list of runs has
 SHOWN = "model recipe changed split data epoch question_only image_only checkpoint".split()
-FILES = ("results.json", "results_all.json")  # of each of PROTOCOLS
+NO_SCORES = {group: {"count": 0} for group in GROUPS}  # of a protocol that a run does not have
+FILES = ("results.json", "results_all.json")  # of each protocol
 
 
 def format_table(results, uncertain):
@@ -92,7 +102,7 @@ def compare_runs(paths):
     for path, other in zip(paths[1:], rows[1:]):
         row = {"first": str(paths[0]), "second": str(path)}
         try:
-            for name, title in PROTOCOLS.items():
+            for name, title in protocols_of(rows[0]).items():
                 row[title] = compare(protocol(rows[0], name), protocol(other, name))
         except UserError as error:
             raise UserError(f"{paths[0]} and {path}: {error}") from None
@@ -103,7 +113,7 @@ def compare_runs(paths):
 def _scores(rows):
     """{protocol's title: {group: count, score and interval}} of the rows of predictions.json."""
     found = {}
-    for name, title in PROTOCOLS.items():
+    for name, title in protocols_of(rows).items():
         spans, found[title] = intervals(protocol(rows, name)), {}
         for group in ORDER:
             correct = [row["correct"] for row in in_group(protocol(rows, name), group)]
@@ -127,14 +137,15 @@ def list_runs(folders):
         files = {*folder.rglob("predictions.json"), *folder.glob("*/predictions.json")}
         for path in sorted(file.parent for file in files):
             try:
-                results = [read_scores(path / name) for name in FILES]
+                results = protocol_results(path, read_scores)
             except UserError as error:
                 left_out[str(path)] = str(error)
                 continue
-            time = _time(results[0].get("evaluated"), path / FILES[0])
+            first = next(iter(results.values()))
+            time = _time(first.get("evaluated"), path / FILES[0])
             run = {"path": str(path), "evaluated": time.isoformat(timespec="seconds")}
-            run |= {key: results[0][key] for key in SHOWN}
-            run["scores"] = dict(zip(PROTOCOLS.values(), map(_entries, results)))
+            run |= {key: first[key] for key in SHOWN}
+            run["scores"] = {title: _entries(one) for title, one in results.items()}
             found.append((time, run))
     if not found:
         nothing = (
@@ -144,6 +155,19 @@ def list_runs(folders):
         raise UserError(next(iter(left_out.values()), nothing))
     found.sort(key=lambda pair: pair[0])
     return {"runs": [run for _, run in found], "left out": left_out}
+
+
+def protocol_results(folder, read):
+    """{protocol's title: content of its file} of a results folder. read(path) -> content."""
+    first = read(folder / FILES[0])
+    one = first.get("protocol") in ONE_PROTOCOL.values()
+    titles = (ONE_PROTOCOL if one else PROTOCOLS).values()
+    return dict(zip(titles, [first, *(read(folder / name) for name in FILES[1 : len(titles)])]))
+
+
+def _titles(runs):
+    """The titles of all protocols by which some runs are scored, in order."""
+    return list(dict.fromkeys(title for run in runs for title in run["scores"]))
 
 
 def _time(text, file):
@@ -199,11 +223,13 @@ def _cell(entry, spread="{:.1f} to {:.1f}"):
 
 def format_list(found):
     """The lines for the content of `list_runs`: a run a line, long texts at its end."""
-    titles = 2 * ["open", "closed", "all, 95%"]
-    rows = [["run", *titles, "epoch", "evaluated", "model", "split", "data", "recipe"]]
+    titles = _titles(found["runs"])
+    heads = len(titles) * ["open", "closed", "all, 95%"]
+    rows = [["run", *heads, "epoch", "evaluated", "model", "split", "data", "recipe"]]
     for run in found["runs"]:
         row = [run["path"]]
-        for scores in run["scores"].values():
+        for title in titles:
+            scores = run["scores"].get(title, NO_SCORES)
             row += [_cell(scores["OPEN"], ""), _cell(scores["CLOSED"], "")]
             row.append(_cell(scores["ALL"], "{:.0f}-{:.0f}"))
         row.append("-" if run["epoch"] is None else str(run["epoch"]))
@@ -211,8 +237,8 @@ def format_list(found):
         only = [key.replace("_", " ") for key in ("question_only", "image_only") if run[key]]
         row += [", ".join([run["model"], *only]), run["split"]]
         rows.append([*row, f"{run['data']['name']} {run['data']['digest'][:6]}", recipe_line(run)])
-    above = {1 + 3 * index: title for index, title in enumerate(PROTOCOLS.values())}
-    lines = columns(rows, {0, 8, 9, 10, 11, 12}, above)
+    above = {1 + 3 * index: title for index, title in enumerate(titles)}
+    lines = columns(rows, {0, *range(len(heads) + 2, len(heads) + 7)}, above)
     return lines + [f"left out: {why}" for why in found["left out"].values()]
 
 
@@ -222,9 +248,9 @@ def format_runs(found):
     names = [letters[i % 26] * (1 + i // 26) for i in range(len(found["runs"]))]
     lines = [f"{name}: {run['path']}" for name, run in zip(names, found["runs"])]
     rows = [["", "", "questions", *(f"{group.lower()}, 95% interval" for group in ORDER)]]
-    for title in PROTOCOLS.values():
+    for title in _titles(found["runs"]):
         for name, run in zip(names, found["runs"]):
-            scores = run["scores"][title]
+            scores = run["scores"].get(title, NO_SCORES)
             cells = [_cell(scores[group]) for group in ORDER]
             rows.append([title, name, str(scores["ALL"]["count"]), *cells])
     lines += ["", *columns(rows, range(2))]
@@ -237,7 +263,7 @@ def _format_difference(pair, a, b):
     """The lines for one of the differences of `compare_runs`. a, b: names of the two runs."""
     rows = [["", "", "questions", a, b, f"{a} - {b}", "95% interval"]]
     rows[0] += [f"only {a} right", f"only {b} right", "McNemar p"]
-    for title in PROTOCOLS.values():
+    for title in [key for key in pair if key not in ("first", "second")]:
         for group, row in pair[title].items():
             (ours, theirs), (low, high) = row["scores"], row["interval"]
             cells = [title, group.lower(), str(row["count"]), f"{ours:.1f}", f"{theirs:.1f}"]

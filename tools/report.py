@@ -22,7 +22,7 @@ from journal import duration
 from readers.checkpoints import check_vocabulary, make_model, read_checkpoint
 from readers.json_files import read_json
 from readers.results import read_results, read_run
-from scores import PROTOCOLS
+from scores import protocols_of
 from tools import report_tables as tables
 from tools.compare import recipe_line
 from tools.maps import OCCLUSION
@@ -85,7 +85,7 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None, rows=N
         "tables": tables.group_tables(rows, baselines),
         "baselines": list(baselines),
         "few": tables.FEW,
-        "protocols": list(PROTOCOLS.values()),
+        "protocols": list(protocols_of(rows).values()),
         "log": history,
         "log_columns": {
             key: title for key, title in LOG_COLUMNS.items() if any(key in row for row in history)
@@ -101,7 +101,7 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None, rows=N
         "occlusion": OCCLUSION,
         "organ_names": tables.ORGAN_NAMES,
         "type_names": tables.TYPES,
-        "organs": sorted({card["row"]["organ"] for card in cards}),
+        "organs": sorted({card["row"]["organ"] for card in cards} - {""}),
         "types": sorted({kind for card in cards for kind in card["row"]["question_types"]}),
         "missing": missing,
     }
@@ -147,7 +147,7 @@ def read_data(results, rad_dir=None):
             f"the data are no longer in {folder}: python -m tools.report --RAD_dir DIR names "
             "another folder"
         )
-    data = find_data(folder, log=lambda _: None)
+    data = find_data(folder, about.get("options"), log=lambda _: None)
     if data.digest != about["digest"]:
         raise UserError(f"the data in {folder} have changed since the evaluation")
     return data

@@ -5,7 +5,7 @@
 
 from collections import Counter
 
-from scores import PROTOCOLS, entry, grouped, in_group, interval, protocol
+from scores import entry, grouped, in_group, interval, protocol, protocols_of
 from utils import ORGANS
 
 BINS = 10  # of the calibration
@@ -27,6 +27,8 @@ TYPES = {  # of questions: a name, and what they ask; VQA-RAD's eleven
 GROUP_TITLES = {
     "question_type": "Question type",
     "organ": "Organ",
+    "modality": "Modality",
+    "image_in_training": "Image seen in the training part, in another question",
     "twin": "Twin: its frame record is in official training",
     "near_identical_in_training": "Nearly identical question in the training part",
     "known_answer": "Answer known from training",
@@ -170,7 +172,7 @@ def score_rows(rows, baselines):
     Each line has its interval and the scores of the baselines {name: rows}.
     """
     lines = []
-    for name, title in PROTOCOLS.items():
+    for name, title in protocols_of(rows).items():
         for group in ("OPEN", "CLOSED", "ALL"):
             chosen = in_group(protocol(rows, name), group)
             theirs = [in_group(protocol(other, name), group) for other in baselines.values()]
@@ -191,11 +193,11 @@ def group_tables(rows, baselines):
 
     The scores of the baselines {name: rows} are those on all questions of the group.
     """
-    parts = [groups(protocol(rows, name)) for name in PROTOCOLS]
+    parts = [groups(protocol(rows, name)) for name in protocols_of(rows)]
     theirs = [groups(other) for other in baselines.values()]
 
     def line(title, key):
-        members = [part[title].get(key, []) for part in parts]  # of each protocol
+        members = [part.get(title, {}).get(key, []) for part in parts]  # of each protocol
         return {
             "group": key,
             "baselines": [entry(other[title][key])["score_percent"] for other in theirs],

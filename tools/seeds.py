@@ -10,8 +10,8 @@ import numpy as np
 
 import parallel
 from readers.json_files import read_json
-from scores import GROUPS, PROTOCOLS
-from tools.compare import FILES, ORDER, columns
+from scores import GROUPS
+from tools.compare import ORDER, columns, protocol_results
 from utils import HERE, VERSION, Stopped, UserError, log, stop_signals, write_json
 
 
@@ -84,7 +84,7 @@ def train_seeds(args, name):
     results = HERE / "results" / base.resolve().name
     gpu = ["--gpu", args.gpu] if args.gpu is not None else []
     seeds = list(range(args.seed, args.seed + args.seeds))
-    tables = {title: [] for title in PROTOCOLS.values()}
+    tables = {}
     for seed in seeds:
         output, evaluated = Path(f"{base}_seed{seed}"), Path(f"{results}_seed{seed}")
         begun = (output / "last.pth").exists()
@@ -98,8 +98,8 @@ def train_seeds(args, name):
             log(f"--- {' '.join(command)}")
             if code := run_process([sys.executable, HERE / script, *command[1:]]):
                 return code
-        for file, title in zip(FILES, PROTOCOLS.values()):
-            tables[title].append(read_json(evaluated / file))
+        for title, content in protocol_results(evaluated, read_json).items():
+            tables.setdefault(title, []).append(content)
     summary = {title: mean_and_spread(found) for title, found in tables.items()}
     about = {"version": VERSION, "seeds": seeds, "arguments": list(map(str, rest))}
     write_json(results / "seeds.json", about | summary)

@@ -5,14 +5,17 @@ from collections import Counter
 
 from dataset_RAD import data_home, find_data, training_questions
 from readers.download import GLOVE_URL, NoNetwork, download_glove, download_public
+from readers.sets import CHOICES
+from scores import ONE_PROTOCOL, PROTOCOLS
 from text_rules import QUESTION_LEN
 from utils import UserError
 
 
 def summary(data, clean):
-    """Lines of text on a RadData. `clean`: the training questions of its clean split."""
-    splits = {"official": data.train, "clean": clean}
-    parts = {f"training ({split})": part for split, part in splits.items()} | {"test": data.test}
+    """Lines of text on a RadData. `clean`: the training questions of its clean split, or None."""
+    splits = {"official": data.train} | ({"clean": clean} if clean else {})
+    parts = {f"training ({split})": part for split, part in splits.items()}
+    parts |= ({"validation": data.validation} if data.validation else {}) | {"test": data.test}
     return [
         f"{data.name}: {data.folder}",
         f"prepared files: {data.prepared} (digest {data.digest})",
@@ -53,10 +56,14 @@ def _test_facts(data):
 def _ceiling(split, training, test):
     """A line on the share of test questions whose answer occurs in a split's training part."""
     known = {q.label for q in training}
-    freeform = [q for q in test if q.phrase_type == "freeform"]
+    typed = any(q.phrase_type for q in test)
+    parts = {
+        title: [q for q in test if name == "all" or q.phrase_type == name]
+        for name, title in (PROTOCOLS if typed else ONE_PROTOCOL).items()
+    }
     shares = [
         f"{100 * sum(q.label in known for q in part) / len(part):.1f} ({title})"
-        for title, part in (("freeform", freeform), ("freeform + para", test))
+        for title, part in parts.items()
         if part
     ]
     return f"highest possible score, {split} split: {', '.join(shares)}"
@@ -64,9 +71,12 @@ def _ceiling(split, training, test):
 
 def main(arguments=None):
     """Command line: prepare the data set and print its content, or only download."""
-    parser = argparse.ArgumentParser(description="Prepare VQA-RAD and print its content.")
+    parser = argparse.ArgumentParser(description="Prepare a data set and print its content.")
     add = parser.add_argument
-    add("--RAD_dir", metavar="DIR", help="folder with VQA-RAD (default: data_RAD, or a download)")
+    add("--RAD_dir", metavar="DIR", help="folder with the data (default: data_RAD, or a download)")
+    for name, (values, _) in CHOICES.items():
+        add(f"--{name}", choices=values, help=f"of the sets that have it (default: {values[0]})")
+    add("--organ_map", metavar="FILE", help="JSON: names of organs to ABD, HEAD or CHEST")
     add("--download", action="store_true", help="only fetch the public release")
     add("--download_glove", action="store_true", help="only fetch GloVe (glove.6B.zip, 0.8 GB)")
     options = parser.parse_args(arguments)
@@ -81,5 +91,6 @@ def main(arguments=None):
             f"https://osf.io/89kps/ and GloVe from {GLOVE_URL}"
         ) from None
     if not (options.download or options.download_glove):
-        data = find_data(options.RAD_dir)
-        print("\n".join(summary(data, training_questions(data, "clean"))))
+        data = find_data(options.RAD_dir, vars(options))
+        clean = training_questions(data, "clean") if data.frames else None
+        print("\n".join(summary(data, clean)))
