@@ -20,6 +20,10 @@ from readers.sets import read_set
 from text_rules import QUESTION_LEN, encode
 from utils import ORGAN_CODES, PHANTOM_MARK, UserError, cache_base, run_main, writable
 
+NO_ORGANS = (
+    "the set names other organs than abdomen, head and chest, or none; --organ_map maps their names"
+)
+
 
 class Question(NamedTuple):
     """One question, ready for use.
@@ -193,7 +197,7 @@ def training_questions(data, split):
     if split not in ("official", "clean"):
         raise UserError(f"unknown split {split!r}: it is official or clean")
     if split == "clean" and not any(q.phrase_type == "frame" for q in data.train):
-        raise UserError(f"--split clean: {data.name} has no frame records to leave out")
+        raise UserError(f"--split clean: {data.name} has no frame records; leave it out")
     tested = {question.qid for question in data.test} if split == "clean" else ()
     return [q for q in data.train if not (q.phrase_type == "frame" and q.qid - 1 in tested)]
 

@@ -182,7 +182,7 @@ def tell_scores(results, rows, data):
     """
     from tools.compare import format_table
 
-    first, both = results.values()
+    first, last = next(iter(results.values())), list(results.values())[-1]
     epoch = "" if first["epoch"] is None else f", epoch {first['epoch'] + 1}"
     epoch += f" (--epoch {first['epoch']})" if epoch else ""
     log(
@@ -190,9 +190,13 @@ def tell_scores(results, rows, data):
         f"({data.digest}), {first['split']} split; accuracy in %:"
     )
     log(format_table(results, {title: one["interval95_percent"] for title, one in results.items()}))
-    twins = both["groups"]["twin"].items()
-    twins = (f"{key} a twin {one['score_percent']:.1f} ({one['count']})" for key, one in twins)
-    log(f"of all: {', '.join(twins)}; a twin's frame record is in the official training split")
+    twins = last["groups"].get("twin", {}).items()
+    twins = [f"{key} a twin {one['score_percent']:.1f} ({one['count']})" for key, one in twins]
+    if twins:  # the set has phrase types
+        log(f"of all: {', '.join(twins)}; a twin's frame record is in the official training split")
+    seen = last["groups"]["image_in_training"].items()
+    seen = [f"{key} {one['score_percent']:.1f} ({one['count']})" for key, one in seen]
+    log(f"of all, by whether another question on the image is in training: {', '.join(seen)}")
     unknown = {word for row in rows for word in row["unknown_words"]}
     lost = sum(not row["known_answer"] for row in rows)
     log(f"training lacks {len(unknown)} words of the test questions and {lost} answers")

@@ -30,6 +30,8 @@ def read_set(folder, options, log):
     absent ones are the usual ones, which are not kept.
     """
     kind, kept = form_or_error(folder), {}
+    if not isinstance(options, dict):  # of a damaged checkpoint
+        raise UserError(f"{folder}: the run's options of the data are damaged; train anew")
     for name, (values, kinds) in CHOICES.items():
         value = options.get(name) or values[0]
         if value not in values:

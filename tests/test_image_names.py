@@ -118,7 +118,9 @@ def error_of_again(folder):
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["../a.jpg", "/etc/passwd", "a/../../b.jpg", "a\\..\\b.jpg", "..", "a//b", "C:/a", "a/"])
+@pytest.mark.parametrize(
+    "name", ["../a.jpg", "/etc/passwd", "a/../../b.jpg", "a\\..\\b.jpg", "..", "a//b", "C:/a", "a/"]
+)
 def test_no_name_leaves_the_folder(tmp_path, name):
     folder = processed(tmp_path / "d", [record(1, image_name=name), record(2)])
     assert "must be a plain file name, or folders of the data" in error_of(folder)
