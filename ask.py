@@ -1,43 +1,42 @@
-"""Ask a trained model one question about one image: ranked answers, and where the model looked.
+"""Ask a trained model about an image: ranked answers, and what they depend on.
 
 python ask.py IMAGE "question"                 JPEG, PNG or DICOM; the newest run
+python ask.py IMAGE                            one question after the other, in a terminal
 python ask.py IMAGE "question" --input saved_models/RUN --show where.png
 python ask.py IMAGE "question" --frame 7       of a file with several frames or pages
+python ask.py --batch FILE --output answers.csv
+                                               many: CSV or JSON with image and question
 python ask.py --web                            a page on this machine (needs Gradio)
 """
 
 import argparse
+import contextlib
 import json
-import os
-import signal
-import tempfile
+import sys
 import textwrap
-import threading
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
-from features import to_float
-from readers.checkpoints import find_checkpoint, make_model, read_checkpoint
+# PyTorch takes seconds to import: functions import it, so that a missing image is named at once
 from readers.images import open_image, resize
+from readers.question_lists import read_questions
 from text_rules import encode, tokenize
 from utils import (
     HERE,
     ORGAN_TITLES,
     UserError,
-    atomic_path,
     check_writable,
     choose_device,
     log,
     optional,
-    reason,
     run_main,
 )
 
 # an image type or an answer that is less probable gets a warning
 SURE_TYPE, LIKELY_ANSWER = 0.6, 0.1
+KINDS = (".csv", ".jsonl")  # of --output
 NOT_FOR_DIAGNOSIS = "This is research software. It is not for diagnosis."
 
 
@@ -45,7 +44,7 @@ def parse_args(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=NOT_FOR_DIAGNOSIS)
     add = parser.add_argument
     add("image", type=Path, nargs="?", metavar="IMAGE", help="JPEG, PNG, ... or DICOM")
-    add("question", nargs="?", help="in English, in quotes")
+    add("question", nargs="?", help="in English, in quotes (default: asks for it in a terminal)")
     help_frame = (
         "frame or page of a file with several, from 1 (default: the first; DICOM: the middle)"
     )
@@ -53,6 +52,9 @@ def parse_args(arguments=None):
     add("--input", type=Path, help="run folder or checkpoint file (default: the newest run)")
     add("--top", type=int, default=5, help="answers to print (default: 5)")
     add("--show", type=Path, metavar="PNG", help="write a picture of where the model looked")
+    help_batch = "answer all questions of a file: CSV with the columns image and question, or JSON"
+    add("--batch", type=Path, metavar="FILE", help=help_batch)
+    add("--output", type=Path, metavar="FILE", help="of --batch: .csv or .jsonl (default: stdout)")
     add("--json", action="store_true", help="print one JSON object and nothing else")
     add("--gpu", type=int, help="CUDA device, -1 for the CPU (default: the first GPU if any)")
     add("--web", action="store_true", help="serve a page on 127.0.0.1 instead (needs Gradio)")
@@ -62,30 +64,64 @@ def parse_args(arguments=None):
         raise UserError(f"--top {args.top} is too small: at least 1 is wanted")
     if not 0 < args.port < 65536:
         raise UserError(f"--port {args.port}: a number from 1 to 65535 is wanted")
-    if args.web and (args.image or args.show or args.json or args.frame is not None):
+    alone = args.image or args.show or args.frame is not None  # what belongs to one image
+    if args.batch and (alone or args.web):
+        raise UserError(
+            "--batch reads images and questions from its file: it takes no image, no question, no "
+            "--show, --frame or --web"
+        )
+    if args.output and not args.batch:
+        raise UserError("--output is for the answers of --batch: name its file too")
+    if args.web and (alone or args.json):
         raise UserError(
             "--web asks on its page: it takes no image, no question, no --show, --json or --frame"
         )
-    if not args.web and args.question is None:
+    in_turn = args.image and sys.stdin and sys.stdin.isatty() and not (args.show or args.json)
+    if not (args.web or args.batch or in_turn) and args.question is None:
         raise UserError(
             'an image and a question are wanted: ask.py IMAGE "question"; or --web for a page'
         )
     if args.show and (args.show.suffix.lower() != ".png" or args.show.is_dir()):
         raise UserError(f"--show {args.show}: the name of a .png file is wanted")
-    if args.show:
-        check_writable(args.show.parent, "--show")
+    if args.output and (args.output.suffix.lower() not in KINDS or args.output.is_dir()):
+        raise UserError(f"--output {args.output}: the name of a .csv or .jsonl file is wanted")
+    for option in ("show", "output"):
+        if path := getattr(args, option):
+            check_writable(path.parent, f"--{option}")
     return args
 
 
 def load(path, device="cpu"):
     """A run's checkpoint file -> (model in eval mode on the device, the rest of the checkpoint).
 
-    The rest has no weights, and its own path as `path`. Raises UserError.
+    The rest has no weights, its own path as `path`, and as `epochs` the number of epochs that
+    the run has done and wants. Raises UserError.
     """
+    from readers.checkpoints import make_model, read_checkpoint
+
     kept = read_checkpoint(path)
     model = make_model(kept, path).to(device)
     weights = ("model", "optimizer", "random")
-    return model, {k: v for k, v in kept.items() if k not in weights} | {"path": str(path)}
+    kept = {k: v for k, v in kept.items() if k not in weights} | {"path": str(path)}
+    return model, kept | {"epochs": epochs_of(Path(path), kept)}
+
+
+def epochs_of(path, kept):
+    """(epochs done, epochs wanted) of the run whose checkpoint lies at `path`.
+
+    Without a log only last.pth tells the first: a best epoch may be any.
+    """
+    from readers.results import read_run
+
+    history, run = [], None
+    with contextlib.suppress(UserError, OSError):
+        history, run = read_run(path.parent)
+    settings = (run or {}).get("settings")
+    wanted = settings.get("epochs") if isinstance(settings, dict) else None
+    wanted = wanted if type(wanted) is int else kept["settings"]["epochs"]
+    if history:
+        return history[-1]["epoch"] + 1, wanted
+    return kept["epoch"] + 1 if path.name == "last.pth" else wanted, wanted
 
 
 class Asked(NamedTuple):
@@ -122,26 +158,39 @@ def encode_picture(model, kept, image):
 
     A model that was trained without images gets the zeros of its training (features.Inputs).
     """
+    import torch
+
+    from features import to_float
+
     device, settings = next(model.parameters()).device, kept["settings"]
-    images = to_float(torch.from_numpy(np.array(image))[None].to(device))  # (1, 3, 224, 224)
-    if settings["question_only"]:
-        images = torch.zeros_like(images)
-    maps, organs = model.image.encode(images)
-    if settings["question_only"] and settings["freeze_encoders"]:
-        maps, organs = torch.zeros_like(maps), None if organs is None else torch.zeros_like(organs)
+    with torch.inference_mode():
+        images = to_float(torch.from_numpy(np.array(image))[None].to(device))  # (1, 3, 224, 224)
+        if settings["question_only"]:
+            images = torch.zeros_like(images)
+        maps, organs = model.image.encode(images)
+        if settings["question_only"] and settings["freeze_encoders"]:
+            maps = torch.zeros_like(maps)
+            organs = None if organs is None else torch.zeros_like(organs)
     return maps, organs
 
 
-@torch.inference_mode()
 def answer(model, kept, image, question, top=5):
     """The object that `--json` prints: ranked answers, image type, unknown words, warnings.
 
     image: uint8 (224, 224, 3). After a sigmoid loss the probabilities of the answers need not sum
     to 1. Raises UserError.
     """
+    return answer_encoded(model, kept, encode_picture(model, kept, image), question, top)
+
+
+def answer_encoded(model, kept, encoded, question, top=5):
+    """`answer` for what `encode_picture` gives of an image."""
+    import torch
+
     asked, settings = read_question(kept, question), kept["settings"]
-    maps, organs = encode_picture(model, kept, image)
-    output = model(None, torch.tensor([asked.tokens], device=maps.device), maps, organs)
+    maps, organs = encoded
+    with torch.inference_mode():
+        output = model(None, torch.tensor([asked.tokens], device=maps.device), maps, organs)
     best = model.probabilities(output.logits)[0].cpu().topk(min(top, len(kept["answers"])))
     ranked = [
         [kept["answers"][i], round(p, 6)]
@@ -158,6 +207,7 @@ def answer(model, kept, image, question, top=5):
         "warnings": find_warnings(kept, asked, ranked, types),
         "model": model.fusion,
         "checkpoint": kept["path"],
+        "epoch": kept["epoch"],
         "data": kept["data"]["name"],
         "not_for_diagnosis": True,
     }
@@ -183,6 +233,12 @@ def find_warnings(kept, asked, ranked, types):
             "this model was trained on the PHANTOM SET, drawings with made-up questions: its "
             "answers say nothing about radiology"
         )
+    done, wanted = kept["epochs"]
+    if done < wanted:
+        notes.append(
+            f"the run has not ended: {done} of {wanted} epochs are done; ./train.sh --resume "
+            f"--output {Path(kept['path']).parent} goes on with it"
+        )
     if kept["settings"]["image_only"]:
         notes.append("this model was trained without questions: it answers from the image alone")
     if kept["settings"]["question_only"]:
@@ -204,177 +260,89 @@ def find_warnings(kept, asked, ranked, types):
     return notes
 
 
-def answer_maps(model, kept, image, question):
-    """(falls (7, 7), its sentence, words, P (words, 7, 7), R (words, words + 1)) of one question.
-
-    The first two are of `tools.maps.occlusion_maps`, for the answer given. The last two are of
-    `word_maps`, and None for BAN and SAN. Unknown words come in brackets. Raises UserError.
-    """
-    from tools.maps import occlusion_maps, say_falls, word_maps
-
-    asked = read_question(kept, question)
-    with torch.inference_mode():
-        maps, organs = encode_picture(model, kept, image)
-        tokens = torch.tensor([asked.tokens], device=maps.device)
-        label = model(None, tokens, maps, organs).logits.argmax(1)
-        falls, before = occlusion_maps(model, tokens, label, maps, organs)
-        cells = over = None
-        if model.fusion == "CMSA":
-            [(cells, over)] = word_maps(model, tokens, [len(asked.words)], maps, organs)
-    words = [f"[{word}]" if word in asked.unknown else word for word in asked.words]
-    return falls[0], say_falls(falls[0], before[0]), words, cells, over
-
-
-def draw_attention(model, kept, image, question, result):
-    """What the answer depends on, and CMSA's maps: uint8 (820, 1600, 3), and a sentence.
-
-    `result` is `answer`'s.
-    """
-    from tools.maps import draw_maps
-
-    falls, sentence, *others = answer_maps(model, kept, image, question)
-    best, probability = result["answers"][0]
-    question, best = (
-        textwrap.shorten(text, width, placeholder=" …")
-        for text, width in ((question, 110), (best, 60))
+def describe_run(kept, model):
+    """A line on which run answers, with its epoch counted from 1."""
+    return (
+        f"model: {model.fusion}, {kept['path']}, epoch {kept['epoch'] + 1}, trained on "
+        f"{kept['data']['name']}"
     )
-    title = f"{question}    {best} ({probability:.2f})"
-    return draw_maps(image, falls, *others, title, f"{sentence} {NOT_FOR_DIAGNOSIS}"), sentence
-
-
-def build_page(model, kept, top):
-    """The Gradio page: an image or DICOM file and a question in; answers, picture, notes out."""
-    gradio = optional("gradio")
-
-    def reply(file, question):
-        """-> ({answer: probability}, a picture uint8 (H, W, 3), notes). Errors are notes too."""
-        try:
-            if not file:
-                raise UserError("an image is wanted")
-            opened = open_image(file)
-            image = resize(opened.image)
-            result = answer(model, kept, image, question or "", top) | picture_facts(opened)
-        except UserError as error:
-            # the file's folder is a temporary one that says nothing to the reader
-            return None, None, f"error: {str(error).replace(str(file), Path(file or '').name)}"
-        picture, sentence = draw_attention(model, kept, image, question, result)
-        return dict(result["answers"]), picture, "\n".join([sentence, *describe(result)])
-
-    label = "answers" if model.softmax else "answers (probabilities need not sum to 100%)"
-    with gradio.Blocks(title="ask.py", analytics_enabled=False, delete_cache=(600, 600)) as page:
-        gradio.Markdown(
-            f"# Ask about a radiology image\n**{NOT_FOR_DIAGNOSIS}** "
-            "What you give here stays on this machine and is deleted at the end."
-        )
-        with gradio.Row():
-            with gradio.Column():
-                file = gradio.File(
-                    label="image: JPEG, PNG or DICOM, at most 20 MB",
-                    type="filepath",
-                    file_count="single",
-                )
-                question = gradio.Textbox(label="question", max_lines=1)
-                button = gradio.Button("Ask", variant="primary")
-            with gradio.Column():
-                answers = gradio.Label(label=label, num_top_classes=top)
-                notes = gradio.Textbox(label="notes", lines=4)
-        picture = gradio.Image(label="where the model looked", format="png", interactive=False)
-        for event in (button.click, question.submit):
-            event(
-                reply,
-                [file, question],
-                [answers, picture, notes],
-                api_name=False,
-                concurrency_limit=1,
-                concurrency_id="model",
-            )
-    return page
-
-
-def serve(model, kept, top, port):
-    """Serve the page on 127.0.0.1 until interrupted; nothing is shared, reported or kept.
-
-    Raises UserError when the port is taken.
-    """
-    for name in [name for name in os.environ if name.startswith("GRADIO_")]:
-        del os.environ[name]  # such variables could share the page or open folders to it
-    # a plain kill must not leave the uploads behind
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="ask-") as folder:  # of uploads and pictures
-        os.environ |= {
-            "GRADIO_ANALYTICS_ENABLED": "False",
-            "GRADIO_RUN_HISTORY": "False",
-            "GRADIO_TEMP_DIR": folder,
-            "HF_HUB_OFFLINE": "1",
-        }
-        page = build_page(model, kept, top)
-        try:
-            _, address, _ = page.launch(
-                server_name="127.0.0.1",
-                server_port=port,
-                share=False,
-                quiet=True,
-                prevent_thread_lock=True,
-                allowed_paths=[],
-                max_file_size=20 * 2**20,
-            )
-        except OSError as error:
-            raise UserError(
-                f"--port {port} can't be used ({reason(error, 80)}): name another one"
-            ) from None
-        log(f"{address}  (Ctrl-C ends it). {NOT_FOR_DIAGNOSIS}")
-        try:
-            threading.Event().wait()
-        finally:
-            page.close(verbose=False)
 
 
 def describe(result):
-    """The lines below the answers: image type, model, notes, warnings, what this is not for."""
+    """The lines below the answers: image type, notes, warnings, what this is not for."""
     types = result["image_type"] or {}
     ranked = sorted(types.items(), key=lambda item: -item[1])
     listed = ", ".join(f"{name} {p:.2f}" for name, p in ranked) or "not told by this model"
     return [
         f"image type: {listed}",
-        f"model: {result['model']}, {result['checkpoint']}, trained on {result['data']}",
         *(f"NOTE: {note}" for note in result["image_notes"]),
         *(f"WARNING: {note}" for note in result["warnings"]),
         NOT_FOR_DIAGNOSIS,
     ]
 
 
-def save_picture(pixels, path):
-    """Write uint8 (H, W, 3) as a PNG, atomically."""
-    from PIL import Image
+def log_answers(result, said=()):
+    """Print the ranked answers, and those lines of `describe` that are not in `said`."""
+    width = max(len(text) for text, _ in result["answers"])
+    for text, probability in result["answers"]:
+        log(f"{text:{width}}  {probability:.3f}")
+    for line in describe(result):
+        if line not in said:
+            log(line)
 
-    with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, "PNG")
+
+def ask_in_turn(model, kept, picture, top):
+    """Ask for questions about a readers.images.Picture, until an empty line or the input's end."""
+    log(describe_run(kept, model))
+    encoded, said = encode_picture(model, kept, resize(picture.image)), []
+    with contextlib.suppress(EOFError):
+        while question := input("question: ").strip():
+            try:
+                result = answer_encoded(model, kept, encoded, question, top)
+            except UserError as error:  # the next question may be a better one
+                log(f"error: {error}")
+                continue
+            result |= picture_facts(picture)
+            log_answers(result, said)
+            said = describe(result)
 
 
 def main():
     args = parse_args()
-    device = choose_device(args.gpu)
-    if args.web:
+    if args.batch:
+        rows = read_questions(args.batch)
+    elif args.web:
         optional("gradio")  # before the model is read
     else:
         picture = open_image(args.image, args.frame)
-        image = resize(picture.image)
+    from readers.checkpoints import find_checkpoint
+
+    device = choose_device(args.gpu)
     path, _ = find_checkpoint(args.input, None, HERE / "saved_models")
     model, kept = load(path, device)
     if args.web:
+        from tools.ask_page import serve
+
         return serve(model, kept, args.top, args.port)
+    if args.batch:
+        from tools.ask_many import answer_file
+
+        return answer_file(model, kept, rows, args)
+    if args.question is None:
+        return ask_in_turn(model, kept, picture, args.top)
     # a shell's bytes that are no text
     question = args.question.encode("utf-8", "replace").decode()
+    image = resize(picture.image)
     result = answer(model, kept, image, question, args.top) | picture_facts(picture)
     if args.show:
-        save_picture(draw_attention(model, kept, image, question, result)[0], args.show)
+        from tools.ask_show import draw_answer, save_picture
+
+        save_picture(draw_answer(model, kept, image, question, result), args.show)
     if args.json:
         log(json.dumps(result))
         return
-    width = max(len(text) for text, _ in result["answers"])
-    for text, probability in result["answers"]:
-        log(f"{text:{width}}  {probability:.3f}")
-    log("\n".join(describe(result)))
+    log(describe_run(kept, model))
+    log_answers(result)
     if args.show:
         log(f"written: {args.show}")
 

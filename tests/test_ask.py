@@ -18,6 +18,8 @@ import engine
 from dataset_RAD import find_data
 from features import model_inputs
 from readers.images import read_image
+from tools import ask_page
+from tools.ask_show import answer_maps
 from utils import UserError, run_main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -140,10 +142,12 @@ def test_what_is_printed(run, picture, call):
     code, out, errors = call(file, question.question, "--input", run, "--top", 3)
     lines = out.splitlines()
     assert code == 0 and not errors
-    assert lines[3].startswith("image type: ") and "trained on phantom set" in lines[4]
-    probabilities = [float(line.split()[-1]) for line in lines[:3]]
+    assert lines[0] == f"model: CMSA, {run / 'best.pth'}, epoch 2, trained on phantom set"
+    probabilities = [float(line.split()[-1]) for line in lines[1:4]]
     assert probabilities == sorted(probabilities, reverse=True)
+    assert lines[4].startswith("image type: ")
     assert any("PHANTOM SET" in line for line in lines[5:])
+    assert "has not ended" not in out
     assert lines[-1] == "This is research software. It is not for diagnosis."
 
 
@@ -161,17 +165,70 @@ def test_json_from_a_shell(run, picture):
     result = json.loads(done.stdout)
     assert len(result["answers"]) == 5 and result["not_for_diagnosis"] is True
     assert result["checkpoint"] == str(run / "best.pth")
-    assert result["data"] == "phantom set" and result["unknown_words"]
+    assert result["data"] == "phantom set" and result["epoch"] == 1 and result["unknown_words"]
     assert set(result["image_type"]) == {"abdomen", "head", "chest"}
 
 
 def test_packages_that_a_plain_answer_does_not_need_are_not_imported():
+    """And none that takes seconds before an image is looked at."""
     wanted = "matplotlib pydicom gradio jinja2 onnx".split()
-    script = f"import ask, export, tools.report, sys; print(set({wanted}) & set(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
-    )
-    assert done.stdout.strip() == "set()", done.stderr
+    for modules, others in (("ask, export, tools.report", []), ("ask", ["torch", "h5py"])):
+        script = f"import {modules}, sys; print(set({wanted + others}) & set(sys.modules))"
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
+        assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_three_lines_of_python(run, picture):
+    """Those that README.md shows."""
+    model, kept = ask.load(run / "best.pth")
+    result = ask.answer(model, kept, read_image(picture[1]), picture[0].question)
+    assert len(result["answers"]) == 5
+
+
+def test_a_run_that_has_not_ended(runs, data, picture):
+    """Its log says how far it is; without one only last.pth does."""
+    image, word = read_image(picture[1]), data.dictionary[0]
+    folder = runs(name="begun", epoch=0, settings={"epochs": 7})
+
+    def note(file="best.pth"):
+        result = ask.answer(*ask.load(folder / file), image, word)
+        return [line for line in result["warnings"] if "has not ended" in line]
+
+    assert note() == []  # the best epoch of a run that ended may be the first
+    (folder / "last.pth").write_bytes((folder / "best.pth").read_bytes())
+    assert "1 of 7 epochs" in note("last.pth")[0]
+    row = '{"epoch": %d, "loss": 1, "train_score": 0}\n'
+    (folder / "log.jsonl").write_text(row % 0 + row % 3)
+    [line] = note()
+    assert "4 of 7 epochs" in line and f"--resume --output {folder}" in line
+    (folder / "run.json").write_text('{"settings": {"epochs": 4}}')  # of a later command
+    assert note() == []
+    (folder / "run.json").write_text("{")
+    assert note() == []  # nothing is known of it
+
+
+def test_questions_in_turn(run, picture, call, fails, monkeypatch):
+    """In a terminal: each is answered, a bad one is named, and an empty line ends it."""
+    typed = iter([picture[0].question, "zyx?", picture[0].question, ""])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
+    monkeypatch.setattr("sys.stdin", open(os.devnull))
+    assert "image and a question are wanted" in fails(picture[1], "--input", run)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    code, out, errors = call(picture[1], "--input", run, "--top", 2)
+    lines = out.splitlines()
+    assert code == 0 and not errors and lines[0].startswith("model: CMSA")
+    assert lines[1:3] == lines[-2:] != []  # both times the same answers
+    assert sum("knows none of the question's words" in line for line in lines) == 1
+    assert out.count("PHANTOM SET") == out.count("image type:") == 1
+    assert "wanted" in fails(picture[1], "--input", run, "--json")
+
+    def end(prompt):
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", end)
+    assert call(picture[1], "--input", run)[0] == 0
 
 
 def test_warnings(runs, data, picture):
@@ -263,7 +320,9 @@ def test_bad_questions_and_arguments(run, picture, fails):
 
 
 def test_a_folder_that_is_read_only_is_refused_at_once(picture, fails, tmp_path, monkeypatch):
-    monkeypatch.setattr(ask, "find_checkpoint", lambda *_: pytest.fail("it looked for a model"))
+    monkeypatch.setattr(
+        "readers.checkpoints.find_checkpoint", lambda *_: pytest.fail("it looked for a model")
+    )
     tmp_path.chmod(0o555)
     line = fails(picture[1], "is it?", "--show", tmp_path / "where.png")
     assert f"{tmp_path} can't be written: name another place with --show" in line
@@ -291,7 +350,7 @@ def test_the_maps_are_those_of_the_question(run, data, picture):
     """Their words in brackets where unknown; the values are of the first block (test_maps.py)."""
     model, kept = ask.load(run / "best.pth")
     word, image = data.dictionary[0], read_image(picture[1])
-    falls, _, words, cells, others = ask.answer_maps(model, kept, image, f"{word} zyx {word}?")
+    falls, _, words, cells, others = answer_maps(model, kept, image, f"{word} zyx {word}?")
     assert falls.shape == (7, 7)
     assert words == [word, "[zyx]", word] and cells.shape == (3, 7, 7) and others.shape == (3, 4)
     tokens = torch.tensor([ask.read_question(kept, f"{word} zyx {word}").tokens])
@@ -331,20 +390,34 @@ def test_the_page(run, runs, picture, tmp_path, monkeypatch):
     """Built, not launched: what its button gives, and the settings of a launch."""
     monkeypatch.setenv("GRADIO_ALLOWED_PATHS", "/etc")
     (tmp_path / "bad.dcm").write_text("x")
+    gradio = importlib.import_module("gradio")
     for fusion in ("CMSA", "SAN"):
         model, kept = ask.load((run if fusion == "CMSA" else runs(fusion)) / "best.pth")
-        page = ask.build_page(model, kept, 3)
-        reply = next(iter(page.fns.values())).fn
-        answers, shown, notes = reply(str(picture[1]), picture[0].question)
-        assert len(answers) == 3 and shown.shape == (820, 1600, 3) and "not for diagnosis" in notes
-        assert reply(None, "is it?")[2].startswith("error:")
-        assert "is empty" in reply(str(picture[1]), None)[2]
+        page = ask_page.build_page(model, kept, 3)
+        preview, reply = (one.fn for one in list(page.fns.values())[-3:-1])
+        assert preview(str(picture[1])).shape == (448, 448, 3) and preview(None) is None
+        warnings, answers, notes, shown, sentence, *look = reply(str(picture[1]), "is it normal?")
+        assert len(answers) == 3 and shown.shape == (448, 904, 3) and "not for diagnosis" in notes
+        assert warnings["visible"] and "PHANTOM SET" in warnings["value"]
+        assert "PHANTOM SET" not in notes and sentence.startswith("Blanking the")
+        assert len(look) == (2 if fusion == "CMSA" else 0)
+        if look:
+            assert [word for _, word in look[0]] == ["is", "[it]", "normal"]
+            assert "of 3 word maps" in look[1]
         paged = tmp_path / "paged.tif"
         with Image.open(picture[1]) as image:
             image.save(paged, save_all=True, append_images=[image])
         assert "NOTE: one of several frames" in reply(str(paged), picture[0].question)[2]
-        notes = reply(str(tmp_path / "bad.dcm"), "is it?")[2]
-        assert notes.startswith("error: bad.dcm can't be used")
+        bad = str(tmp_path / "bad.dcm")
+        for file, question, said in (
+            (None, "is it?", "an image is wanted"),
+            (str(picture[1]), None, "is empty"),
+            (bad, "is it?", "bad.dcm can't be used"),
+        ):
+            with pytest.raises(gradio.Error, match=f"^.?{said}" if file == bad else said):
+                reply(file, question)
+        with pytest.raises(gradio.Error, match="can't be used"):
+            preview(bad)
 
     launched = {}
 
@@ -356,7 +429,7 @@ def test_the_page(run, runs, picture, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(UserError, match="--port 7000"):
         patch.setattr(os, "environ", dict(os.environ))
         patch.setattr("signal.signal", lambda *_: None)
-        ask.serve(model, kept, 3, 7000)
+        ask_page.serve(model, kept, 3, 7000)
     environment = launched["environment"]
     assert launched["server_name"] == "127.0.0.1" and launched["share"] is False
     assert launched["allowed_paths"] == [] and launched["max_file_size"] == 20 * 2**20

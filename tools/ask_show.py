@@ -1,0 +1,47 @@
+"""The picture of `ask.py --show`, and the maps of one question that it and the page show."""
+
+import textwrap
+
+import torch
+from PIL import Image
+
+import ask
+from tools.maps import draw_maps, occlusion_maps, say_falls, word_maps
+from utils import atomic_path
+
+
+def answer_maps(model, kept, image, question):
+    """(falls (7, 7), its sentence, words, P (words, 7, 7), R (words, words + 1)) of one question.
+
+    The first two are of `tools.maps.occlusion_maps`, for the answer given. The last two are of
+    `word_maps`, and None for BAN and SAN. Unknown words come in brackets. Raises UserError.
+    """
+    asked = ask.read_question(kept, question)
+    with torch.inference_mode():
+        maps, organs = ask.encode_picture(model, kept, image)
+        tokens = torch.tensor([asked.tokens], device=maps.device)
+        label = model(None, tokens, maps, organs).logits.argmax(1)
+        falls, before = occlusion_maps(model, tokens, label, maps, organs)
+        cells = over = None
+        if model.fusion == "CMSA":
+            [(cells, over)] = word_maps(model, tokens, [len(asked.words)], maps, organs)
+    words = [f"[{word}]" if word in asked.unknown else word for word in asked.words]
+    return falls[0], say_falls(falls[0], before[0]), words, cells, over
+
+
+def draw_answer(model, kept, image, question, result):
+    """What the answer depends on, and CMSA's maps: uint8 (820, 1600, 3). result: `answer`'s."""
+    falls, sentence, *others = answer_maps(model, kept, image, question)
+    best, probability = result["answers"][0]
+    question, best = (
+        textwrap.shorten(text, width, placeholder=" …")
+        for text, width in ((question, 110), (best, 60))
+    )
+    title = f"{question}    {best} ({probability:.2f})"
+    return draw_maps(image, falls, *others, title, f"{sentence} {ask.NOT_FOR_DIAGNOSIS}")
+
+
+def save_picture(pixels, path):
+    """Write uint8 (H, W, 3) as a PNG, atomically."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, "PNG")
