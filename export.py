@@ -6,7 +6,8 @@
 The network in the file takes images (B, 3, 224, 224) float32, normalised with ImageNet's mean and
 standard deviation, and questions (B, T) int64, token ids. It gives the probabilities (B, answers).
 The file holds the rest as JSON texts: `answers`, `dictionary`, `question_len`, `padding`, `mean`,
-`std` and notes. docs/FORMATS.md section 7 shows how to use it.
+`std` and notes. docs/FORMATS.md section 7 has a client
+of a dozen lines, from a picture and a question to the answer.
 """
 
 import argparse

@@ -2,12 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from saved_runs import save_run, small_model
 
+import ask
 import export
-from utils import UserError
+from readers.images import read_image
+from utils import HERE, UserError
 
 WORDS, ANSWERS = ["is", "there", "a", "mass", "left"], ["yes", "no", "left lung"]
 ABOUT = {"name": "test", "digest": "0", "folder": "/"}
@@ -54,6 +58,26 @@ def test_the_file_answers_as_the_model(run, capsys):
     images, questions, expected = inputs_and_answers(model, 5)
     assert torch.allclose(program(images, questions), expected, atol=1e-5)
     assert expected.std() > 1e-3
+
+
+@pytest.mark.parametrize("run", [{"softmax": True}], ids=["CMSA"], indirect=True)
+def test_the_client_of_the_documents(run, tmp_path, monkeypatch, capsys):
+    """Its text as it stands there prints ask.py's answer and probability."""
+    folder, _ = run
+    noise = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((301, 200)).save(folder / "image.jpg")
+    export.main(["--input", str(folder)])
+    section = (HERE / "docs" / "FORMATS.md").read_text("utf-8").split("## 7 Exported models")[1]
+    client = section.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    exec(client, {})
+    answer, probability = capsys.readouterr().out.rsplit(maxsplit=1)
+    model, kept = ask.load(folder / "best.pth")
+    result = ask.answer(model, kept, read_image(folder / "image.jpg"), "Is there a mass?")
+    assert [answer, pytest.approx(float(probability), abs=2e-6)] == result["answers"][0]
+    other = ask.answer(model, kept, read_image(folder / "image.jpg"), "a left")
+    assert other["answers"][0][1] != pytest.approx(float(probability), abs=1e-5)
 
 
 @pytest.mark.parametrize("run", [{}], ids=["CMSA"], indirect=True)
