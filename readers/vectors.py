@@ -8,7 +8,9 @@ import contextlib
 import io
 import os
 import re
+import shlex
 import struct
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -22,7 +24,7 @@ from readers.json_files import read_json
 from readers.names import fold, listing, shown
 from readers.prepared import PREPARED_VERSION
 from readers.records import DATA_RAD
-from utils import UserError, atomic_path, cache_base, reason, write_json
+from utils import HERE, UserError, atomic_path, cache_base, reason, write_json
 
 EMBEDDING_DIMS = {"glove": 300, "biowordvec": 200}  # the paper's
 GLOVE_DIMS, GLOVE_TEXT, GLOVE_ZIP = (300, 200, 100, 50), "glove.6B.{}d.txt", "glove.6B.zip"
@@ -31,6 +33,8 @@ GLOVE_CORPORA, FORMS = ("6b", "840b", "42b"), (".npy", ".txt", ".zip", ".bin")
 GLOVE_NAME = re.compile(
     rf"glove\.({'|'.join(GLOVE_CORPORA)})(?:\.({'|'.join(map(str, GLOVE_DIMS))})d)?(\.txt|\.zip)?"
 )
+# works in any folder
+DOWNLOAD_GLOVE = shlex.join([sys.executable, str(HERE / "dataset_RAD.py"), "--download_glove"])
 LONGEST, BLOCK = 1 << 20, 1 << 22  # bytes: of a line of text, and read at once of a binary table
 
 
@@ -46,8 +50,7 @@ SOURCES = {
     "glove": Source(
         "GloVe",
         "glove6b_init_300d.npy",
-        "glove.6B.300d.txt, 200d or 100d, glove.6B.zip or glove.840B.300d.zip; "
-        "--download_glove gets the first zip",
+        "glove.6B.300d.txt, 200d or 100d, glove.6B.zip or glove.840B.300d.zip",
     ),
     "biowordvec": Source(
         "BioWordVec",
@@ -73,9 +76,10 @@ def find_embedding(data, name, log=print):
         files = [place / entry for place in folders for entry in listing(place)]
         other = [p.name for p in files if fold(p.name).startswith(name) and p.is_file()]
         there = f"; {shown(other)} can't be used" if other else ""
+        todo = f"; to get the first zip: {DOWNLOAD_GLOVE}" if name == "glove" else ""
         log(
-            f"WARNING: no {name} vectors found (data_RAD/{SOURCES[name].files}){there}: word "
-            "embeddings start random"
+            f"WARNING: no {name} vectors found ({DATA_RAD}/{SOURCES[name].files}){there}: word "
+            f"embeddings start random{todo}"
         )
     return vectors
 
@@ -250,8 +254,7 @@ def open_glove_zip(path):
     except (*damage, RuntimeError, ValueError, OSError) as error:
         why = "it ends early" if isinstance(error, EOFError) else reason(error, 120)
         raise UserError(
-            f"{path} can't be read ({why}); get it again "
-            "(python dataset_RAD.py --download_glove) or take it out"
+            f"{path} can't be read ({why}); get it again ({DOWNLOAD_GLOVE}) or take it out"
         ) from None
 
 

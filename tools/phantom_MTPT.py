@@ -197,8 +197,9 @@ def main():
     add = parser.add_argument
     default = HERE / "data_MTPT" / "phantom"
     add("--output", default=default, help="folder to make (default: %(default)s)")
-    add("--seed", type=int, default=0)
-    add("--images", type=int, default=60, help="training pictures a set (default: %(default)s)")
+    add("--seed", type=int, default=0, help="0 or more (default: %(default)s)")
+    help_images = f"training pictures a set, at least {FEWEST_IMAGES} (default: %(default)s)"
+    add("--images", type=int, default=60, help=help_images)
     args = parser.parse_args()
     draw_organs(args.output, args.seed, args.images)
     count = f"{args.images} pictures and {args.images // 5} for validation"

@@ -62,8 +62,9 @@ def main():
     add = parser.add_argument
     default = HERE / "data_RAD" / "phantom"
     add("--output", default=default, help="folder to make (default: %(default)s)")
-    add("--seed", type=int, default=0)
-    add("--images", type=int, default=320)
+    add("--seed", type=int, default=0, help="0 or more (default: %(default)s)")
+    help_images = f"at least {phantom_scenes.FEWEST_IMAGES} (default: %(default)s)"
+    add("--images", type=int, default=320, help=help_images)
     args = parser.parse_args()
     draw(args.output, args.seed, args.images)
     print(f"drew {args.images} images and their questions into {args.output}")
