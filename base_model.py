@@ -181,6 +181,8 @@ class VQAModel(nn.Module):
     softmax: the answers exclude each other; else each has a probability of its own (the paper).
     """
 
+    temperature = 1.0  # divides the logits; readers.checkpoints.make_model sets a run's own
+
     def __init__(
         self,
         fusion,
@@ -230,7 +232,8 @@ class VQAModel(nn.Module):
 
     def probabilities(self, logits):
         """Logits (B, answers) of any type -> probabilities, float32 of the same shape."""
-        return logits.float().softmax(-1) if self.softmax else logits.float().sigmoid()
+        logits = logits.float() / self.temperature
+        return logits.softmax(-1) if self.softmax else logits.sigmoid()
 
     def fuse(self, visual, questions):
         """The fused image feature and questions (B, 12) -> logits (B, answers), features.

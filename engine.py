@@ -39,6 +39,14 @@ def cosine_rate(epoch, epochs, base):
 RATES = {"steps": step_rate, "cosine": cosine_rate}
 
 
+def warmup_steps(epochs, steps):
+    """Steps of `Trainer`'s warm-up in a run of fewer than four epochs: half of all, else 0.
+
+    Longer runs warm up by epochs (`RATES`). steps: of an epoch.
+    """
+    return epochs * steps // 2 if epochs < 4 else 0
+
+
 def batches(items, size, seed, epoch):
     """Shuffled lists of items, the order drawn from (seed, epoch), without a last one of one."""
     generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
@@ -267,7 +275,8 @@ class Trainer:
         Raises UserError naming `path` when it does not fit.
         """
         try:
-            self.optimizer.load_state_dict(state["optimizer"])
+            if "optimizer" in state:  # a run that has ended needs none
+                self.optimizer.load_state_dict(state["optimizer"])
             rank, count = world()
             if len(state["random"]) == count:  # with other processes the bits differ anyway
                 torch.set_rng_state(state["random"][rank][0])

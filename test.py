@@ -14,18 +14,13 @@ from pathlib import Path
 
 import utils
 from base_model import load_official
-from dataset_RAD import (
-    find_data,
-    set_question_len,
-    split_validation,
-    training_questions,
-    without_questions,
-)
+from dataset_RAD import find_data, own_parts, set_question_len, without_questions
 from engine import predict
 from features import model_inputs
 from journal import now, place, tell_scores, write_test_scores
 from readers import checkpoints, official
-from scores import PROTOCOLS, breakdown, intervals, prediction_rows, protocol, table
+from scores import breakdown, intervals, prediction_rows, protocol, protocols_of, table
+from tools import calibrate
 from utils import HERE, VERSION, UserError, log
 
 # options of the official command lines; the checkpoint knows their values
@@ -77,7 +72,7 @@ def find_run_data(args, kept, path, model):
         args.RAD_dir = Path(kept["data"]["folder"])
         if not args.RAD_dir.is_dir():
             raise UserError(f"{path} was trained on {args.RAD_dir}, which is gone: name --RAD_dir")
-    data = find_data(args.RAD_dir, log=log)
+    data = find_data(args.RAD_dir, kept and kept["data"].get("options"), log=log)
     if not kept:
         official.check_vocabulary_size(model, data, path)
         return data, data.train, {"split": "official", "recipe": "official code"}
@@ -88,10 +83,8 @@ def find_run_data(args, kept, path, model):
     settings = kept["settings"]
     data = set_question_len(data, settings["question_len"])
     data = without_questions(data) if settings["image_only"] else data
-    split = settings["split"]
-    questions = training_questions(data, split)
-    train, _ = split_validation(questions, settings["val_fraction"], split, settings["seed"])
-    return data, train, settings
+    chosen = (settings[name] for name in ("val_fraction", "split", "seed"))
+    return data, own_parts(data, *chosen)[0], settings
 
 
 def main():
@@ -114,6 +107,7 @@ def main():
 
     probabilities = answer(data.test, inputs)
     rows = prediction_rows(data.test, probabilities, data, settings["split"], training)
+    calibrate.add_uncalibrated(rows, probabilities, model)
     if not any(only.values()):  # two baselines: the same model with an input blanked
         blank = copy.copy(inputs)  # shares the maps, which may be on the GPU
         blank.blank = True
@@ -130,10 +124,13 @@ def main():
     about["seconds"] = round(time.perf_counter() - began, 1)
     about |= {"data": data.about(), "training_questions": len(training), **only}
     results = {}  # of each protocol: the content of its file
-    for file, (name, title) in zip(("results.json", "results_all.json"), PROTOCOLS.items()):
+    protocols = protocols_of(rows)
+    (output / "results_all.json").unlink(missing_ok=True)  # of other data that were there before
+    for file, (name, title) in zip(("results.json", "results_all.json"), protocols.items()):
         scored = protocol(rows, name)
         results[title] = table(scored) | about | {"protocol": title}
         results[title] |= {"interval95_percent": intervals(scored), "groups": breakdown(scored)}
+        results[title]["calibration"] = calibrate.errors(scored, model.temperature)
         utils.write_json(output / file, results[title])
     utils.write_json(output / "predictions.json", rows)
     write_test_scores(path.parent, epoch, results)
@@ -141,8 +138,9 @@ def main():
     log("writing the report")
     from tools.report import make_report  # needs jinja2
 
-    make_report(output, data, model, inputs, rows=rows, results=results[PROTOCOLS["freeform"]])
-    log(f"written: {output}/ (report.html, results.json, results_all.json, predictions.json)")
+    make_report(output, data, model, inputs, rows=rows, results=results[next(iter(results))])
+    files = ["report.html", "results.json", "results_all.json"][: 1 + len(results)]
+    log(f"written: {output}/ ({', '.join(files)}, predictions.json)")
 
 
 if __name__ == "__main__":

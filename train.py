@@ -8,10 +8,8 @@ Writes saved_models/<run>/: checkpoints, log, settings. docs/METHOD.md says what
 """
 
 import argparse
-import datetime
 import shlex
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -25,146 +23,12 @@ from features import model_inputs
 from image_type import train_on_questions
 from journal import write_run
 from readers import checkpoints, vectors, weights
-from text_rules import QUESTION_LEN
+from settings import make_parser, parse_args, recipe_of, run_name
 from utils import HERE, ORGANS, UserError, log
 
-DEFAULTS = {  # of the recipes paper and tuned (docs/TUNED.md); arguments of these names override
-    "blocks": (2, 1),
-    "loss": ("bce", "ce"),
-    "label_smoothing": (0.0, 0.1),
-    "schedule": ("steps", "cosine"),
-    "batch_size": (32, 64),
-    "val_fraction": (0.1, 0.0),
-    "freeze_encoders": (None, True),  # None: on a CPU, where training them takes days
-    "word_dropout": (0.0, 0.3),
-    "idf": (False, True),
-    "gate": (False, True),
-    "prior": (False, True),
-}
-RECIPES = {
-    recipe: {name: values[column] for name, values in DEFAULTS.items()}
-    for column, recipe in enumerate(("paper", "tuned"))
-}
 EPOCHS = {"real": {"steps": 30, "cosine": 15}, "phantom": {"steps": 4, "cosine": 12}}  # frozen
-# arguments that a run which goes on may change
-FREE = {"output", "resume", "gpu", "seeds", "save_every", "compile", "RAD_dir", "epochs"}
 # arguments that must match the checkpoint of --input
 MODEL = "model rnn num_hid blocks use_spatial num_stacks gamma distmodal gate prior".split()
-
-
-def parse_args(arguments=None):
-    """(settings, the checkpoint to go on from or None).
-
-    A setting is the command line's, else the resumed run's, else the recipe's.
-    """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    add = first.add_argument
-    add("--recipe", choices=list(RECIPES), default="paper", help="the set of defaults")
-    add("--resume", action="store_true", help="go on with the run in --output, as it began")
-    add("--output", type=Path, help="folder to write (None: saved_models/ and a name of its own)")
-    add("--seeds", type=int, default=1, help="train and evaluate with so many seeds")
-    known, _ = first.parse_known_args(arguments)
-    if known.resume and not known.output:
-        raise UserError("--resume needs --output, the folder of the run that is to go on")
-    # several seeds have folders of their own
-    last = known.output / "last.pth" if known.resume and known.seeds == 1 else None
-    kept = checkpoints.read_checkpoint(last) if last else None
-    parser = make_parser(first)
-    parser.set_defaults(**RECIPES[known.recipe])
-    if kept:
-        settings = {k: v for k, v in kept["settings"].items() if k not in ("output", "resume")}
-        checkpoints.use_settings(parser, settings, last, check)
-    args = parser.parse_args(arguments)
-    if args.loss == "bce":
-        args.label_smoothing, args.prior = 0.0, False  # they are for --loss ce
-    check(args)
-    if kept:
-        checkpoints.check_same(args, kept["settings"], set(kept["settings"]) - FREE, args.output)
-    return args, kept
-
-
-def check(args):
-    """Raise UserError for a number out of range, or settings that exclude each other."""
-    sizes = [(name, 1) for name in ("question_len", "num_hid", "num_stacks", "gamma", "seeds")]
-    sizes += [("batch_size", 2), ("epochs", 1), ("save_every", 0)]
-    utils.check_arguments(args, ("lr", "clip_norm"), ("output",), sizes)
-    for name in ("label_smoothing", "word_dropout", "val_fraction"):
-        if not 0 <= getattr(args, name) < 1:
-            raise UserError(f"--{name} {getattr(args, name)}: a share from 0 to below 1 is wanted")
-    if args.question_only and args.image_only:
-        raise UserError("--question_only and --image_only leave nothing to answer from: name one")
-
-
-def make_parser(first):
-    """All arguments, those of the parser `first` included."""
-    style, flag = argparse.ArgumentDefaultsHelpFormatter, argparse.BooleanOptionalAction
-    options = {"description": __doc__.splitlines()[0], "formatter_class": style}
-    parser = argparse.ArgumentParser(parents=[first], allow_abbrev=False, **options)
-    add = parser.add_argument_group("data").add_argument
-    add("--RAD_dir", "--data_dir", type=Path, help="VQA-RAD, in one of its three forms")
-    add("--split", choices=["official", "clean"], default="official", help="clean: no leak")
-    add("--val_fraction", type=float, help="share of questions held out to choose the epoch")
-    add("--question_len", type=int, default=QUESTION_LEN, help="words kept of a question")
-    add = parser.add_argument_group("model").add_argument
-    add("--model", choices=["CMSA", "BAN", "SAN"], default="CMSA", help="fusion")
-    add("--rnn", choices=["LSTM", "GRU"], default="LSTM", help="question encoder")
-    add("--num_hid", type=int, default=1024, help="width of question encoder and joint feature")
-    add("--blocks", type=int, choices=[1, 2], help="CMSA's non-local blocks")
-    add("--use_spatial", action=flag, default=True, help="CMSA's tokens carry their cell's place")
-    add("--num_stacks", type=int, default=2, help="SAN's attention stacks")
-    add("--gamma", type=int, default=2, help="BAN's glimpses")
-    add("--emb_init", choices=list(vectors.EMBEDDING_DIMS), default="glove", help="word vectors")
-    add("--op", choices=["c"], default="c", help="two word tables, concatenated")
-    add("--question_only", action="store_true", help="blank the images: a baseline")
-    add("--image_only", action="store_true", help="blank the questions: another baseline")
-    add("--idf", action=flag, help="word vectors times inverse document frequency")
-    add("--gate", action=flag, help="add a product of image and question to CMSA's feature")
-    add("--prior", action=flag, help="multiply answers by a small model's; of --loss ce")
-    add = parser.add_argument_group("image encoders").add_argument
-    text = "auto: those of MTPT, else ResNet-34 where its ImageNet weights can be had"
-    add("--encoder", choices=["auto", *CHANNELS], default="auto", help=text)
-    add("--distmodal", action=flag, default=True, help="one encoder per organ, mixed by image type")
-    add("--freeze_encoders", action=flag, help="compute feature maps once (None: on a CPU)")
-    add("--random_encoders", action="store_true", help="start from random weights")
-    add("--mtpt", action=flag, default=True, help="use what pretrain.py left in saved_models/MTPT")
-    for name, file in weights.MTPT_FILES.items():
-        add(f"--{name}", type=Path, help=f"pretrain.py's {file} (None: saved_models/MTPT's)")
-    add("--vqa_init", type=Path, help="pretrain.py's file for question encoder and CMSA")
-    add = parser.add_argument_group("training").add_argument
-    add("--loss", choices=["bce", "ce"], help="sigmoid (the paper's) or softmax")
-    add("--label_smoothing", type=float, help="in [0, 1), of --loss ce")
-    add("--word_dropout", type=float, help="share of word-vector numbers left out, in [0, 1)")
-    add("--schedule", choices=list(engine.RATES), help="steps: the paper's; cosine: down to 0")
-    add("--input", type=Path, help="checkpoint that the weights start from")
-    text = "None: 80; frozen encoders 30, or 15 with the cosine schedule; phantom set 4 or 12"
-    add("--epochs", "--epoch", type=int, help=text)
-    add("--batch_size", type=int, help="questions a step")
-    add("--lr", type=float, default=0.005, help="base rate of Adamax; the peak is twice this")
-    add("--clip_norm", type=float, default=0.25, help="gradient norm, over all parameters")
-    add("--seed", type=int, default=0, help="random seed")
-    add("--gpu", type=int, help="CUDA device, -1 for the CPU (None: the first GPU if any)")
-    text = "auto: bf16 where it is native"
-    add("--precision", choices=["auto", "float32", "bf16"], default="auto", help=text)
-    add("--compile", action="store_true", help="torch.compile the step: minutes to begin with")
-    add("--save_every", type=int, default=0, help="keep epoch_N.pth every so many epochs")
-    return parser
-
-
-def recipe_of(args):
-    """(the recipe's name, {setting: value} of what differs from it and is not in a run's name)."""
-    parser = make_parser(argparse.ArgumentParser(add_help=False))
-    usual = vars(parser.parse_args([])) | RECIPES[args.recipe]
-    apart = FREE | {"seed", "split", "model", "question_only", "image_only", "precision"}
-    names = [name for name in usual if name not in apart and usual[name] is not None]
-    return args.recipe, {k: getattr(args, k) for k in names if getattr(args, k) != usual[k]}
-
-
-def run_name(args):
-    """The default name of a run's folder: <model>_<recipe>_<split>_<time>."""
-    only = "_question_only" if args.question_only else "_image_only" if args.image_only else ""
-    recipe, changed = recipe_of(args)
-    recipe += "-changed" if changed else ""
-    return f"{args.model}{only}_{recipe}_{args.split}_{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
 def new_model(args, data, frozen):
@@ -265,6 +129,18 @@ def main():
         from tools.seeds import train_seeds
 
         return train_seeds(args, run_name(args))
+    output, held = train_run(args, kept)
+    if held:  # in the first process; the model's memory is free for the second run
+        from tools import calibrate
+
+        if args.calibrate and not args.val_fraction:
+            calibrate.companion(args, make_parser(argparse.ArgumentParser(add_help=False)), output)
+        held.close()
+        log(f"done. Next: {shlex.join([str(HERE / 'test.sh'), '--input', str(output.resolve())])}")
+
+
+def train_run(args, kept):
+    """Train one run, or go on with it: (its folder, its lock). Raises UserError and Stopped."""
     device = utils.choose_device(parallel.begin(args.gpu))
     output = args.output or HERE / "saved_models" / run_name(args)
     utils.check_writable(output, "--output")
@@ -273,11 +149,14 @@ def main():
 
     # the data, and the settings that depend on them and on the machine
     with parallel.first_alone():
-        data = rad.find_data(args.RAD_dir, log=log)
+        data = rad.find_data(args.RAD_dir, vars(args), log=log)
+    if args.distmodal and not data.organs:
+        args.distmodal = False
+        recipe, changed = recipe_of(args)
+        log(f"NOTE: one encoder, as by --no-distmodal: {rad.NO_ORGANS}")
     data = rad.set_question_len(data, args.question_len)
     data = rad.without_questions(data) if args.image_only else data
-    questions = rad.training_questions(data, args.split)
-    train, val = rad.split_validation(questions, args.val_fraction, args.split, args.seed)
+    train, val = rad.own_parts(data, args.val_fraction, args.split, args.seed)
     if len(train) < 2:
         raise UserError(f"{len(train)} training questions are left: lower --val_fraction")
     frozen = device.type == "cpu" if args.freeze_encoders is None else args.freeze_encoders
@@ -328,7 +207,9 @@ def main():
         at = kept and kept["epoch"] + 1
         write_run(output, checkpoint | about, device, precision, parallel.world()[1], at)
     checkpoint |= {"dictionary": data.dictionary, "answers": data.answers, "precision": precision}
-    trainer = engine.Trainer(model, optimizer, output, checkpoint, args.clip_norm)
+    steps = len(parallel.shard(engine.batches(train, args.batch_size, args.seed, 0)))
+    warmup = engine.warmup_steps(args.epochs, steps)
+    trainer = engine.Trainer(model, optimizer, output, checkpoint, args.clip_norm, warmup)
     trainer.describe = lambda batch: f"; questions {', '.join(str(q.qid) for q in batch)}"
     if kept:
         trainer.restore(kept, output / "last.pth")
@@ -345,9 +226,12 @@ def main():
             trainer.train_epoch(lists, loss_of, rate, f"epoch {epoch + 1} of {args.epochs}")
             trainer.end_epoch(args.epochs, validate if val else None, save_every=args.save_every)
     if held:
-        held.close()
+        from tools import calibrate
+
+        fit = partial(calibrate.of_validation, model, val, inputs, device, precision)
+        calibrate.finish(args, output, fit if args.calibrate and val else None)
     parallel.end()
-    log(f"done. Next: {shlex.join([str(HERE / 'test.sh'), '--input', str(output.resolve())])}")
+    return output, held
 
 
 if __name__ == "__main__":

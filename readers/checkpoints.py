@@ -130,6 +130,9 @@ def _check_run(state, path):
             )
     if not 0 <= settings["val_fraction"] < 1 or not 0 < settings["question_len"] <= 10_000:
         raise UserError(f"{path} is damaged: its val_fraction or question_len is out of range")
+    temperature = state.get("temperature", 1.0)
+    if type(temperature) not in (int, float) or not 0.01 <= temperature <= 100:
+        raise UserError(f"{path} is damaged: its temperature is not a number from 0.01 to 100")
     if not all(isinstance(state["data"].get(key), str) for key in ("name", "digest", "folder")):
         raise UserError(f"{path} is damaged: its data are not named")
 
@@ -241,9 +244,13 @@ def find_checkpoint(path, epoch, runs):
     return found[epoch], f"{path.resolve().name}_epoch_{epoch}"
 
 
-def build(model_arguments, prior_arguments):
-    """A new model: a VQAModel, within a WithPrior where `prior_arguments` is not None."""
+def build(model_arguments, prior_arguments, temperature=1.0):
+    """A new model: a VQAModel, within a WithPrior where `prior_arguments` is not None.
+
+    temperature: of its probabilities, as calibration found it.
+    """
     model = VQAModel(**model_arguments)
+    model.temperature = temperature
     if prior_arguments is None:
         return model
     return WithPrior(model, QuestionPrior(**prior_arguments))
@@ -285,7 +292,8 @@ def check_sizes(kept, path):
 def make_model(kept, path):
     """The model of a run's checkpoint, in eval mode. Raises UserError where the two do not fit."""
     check_sizes(kept, path)
-    model = build(kept["model_arguments"], kept["prior_arguments"])
+    arguments = kept["model_arguments"], kept["prior_arguments"]
+    model = build(*arguments, float(kept.get("temperature", 1)))
     load_part(model, kept["model"], str(path))
     return model.eval()
 

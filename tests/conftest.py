@@ -129,6 +129,7 @@ def run(tiny, tmp_path_factory):
     """A run of the paper's recipe on the tiny set, two epochs, from a shell: its folder."""
     output = tmp_path_factory.mktemp("runs") / "first"
     options = ["--RAD_dir", tiny, "--epochs", 2, "--output", output, "--save_every", 1]
+    options.append("--keep_optimizer")
     done = call("train.py", *options, *SMALL)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].endswith(f"test.sh --input {output}")

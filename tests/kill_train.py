@@ -23,8 +23,8 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from settings import RECIPES  # noqa: E402
 from tools import phantom_RAD  # noqa: E402
-from train import RECIPES  # noqa: E402
 
 # a run of some seconds
 OPTIONS = "--epochs 10 --num_hid 32 --question_len 5 --batch_size 64 --val_fraction 0.1".split()

@@ -161,6 +161,27 @@ def test_no_table_has_one_row(tmp_path):
     assert "No true answer is yes or no." in read_page(save_results(tmp_path / "b", rows))
 
 
+def test_the_companion_s_curves_and_the_error_before_calibration(tmp_path):
+    """Eight of ten answers of 90% are right; without the temperature they were said at 99%."""
+    rows = [row | {"probability": 0.9, "uncalibrated": 0.99, "correct": int(i % 5 > 0)}
+            for i, row in enumerate(MANY[:20])]  # fmt: skip
+    log = [{"epoch": epoch, "loss": 2.0, "train_score": 0.5} for epoch in range(2)]
+    checkpoint = run_folder(tmp_path / "run", log, recipe="tuned")
+    scored = [row | {"val_score": 0.25} for row in log]
+    run_folder(tmp_path / "run" / "companion", scored, recipe="tuned")
+    results = {"temperature": 1.5, "ece_percent": 10.0, "ece_percent_before": 19.0}
+    folder = save_results(tmp_path / "a", rows, checkpoint=checkpoint, calibration=results)
+    page = " ".join(read_page(folder).split())
+    assert "error is <strong>10.0%</strong>. Without the run's temperature of 1.50" in page
+    assert "had not seen, it was 19.0%." in page
+    assert "those of the companion run" in page and "validation score 25.0" in page
+    for bad in ("1.5", {"temperature": "x"}, {"temperature": float("nan")}, {}):
+        folder = save_results(tmp_path / "a", rows, checkpoint=checkpoint, calibration=bad)
+        assert "Without the run's temperature" not in read_page(folder)
+    (tmp_path / "run" / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in scored))
+    assert "companion run" not in read_page(folder)
+
+
 def test_overfitting_is_shown(tmp_path):
     log = [
         {"epoch": epoch, "loss": 2.0, "train_score": training, "val_score": val}

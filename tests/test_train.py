@@ -14,6 +14,7 @@ from readers.checkpoints import make_model, read_checkpoint
 from utils import UserError
 
 ONE = ["--no-distmodal"]  # one encoder, no image-type classifier: half the time
+KEEP = ["--keep_optimizer"]  # for a run that goes on after its end
 
 
 def last(folder):
@@ -44,7 +45,7 @@ def test_the_same_seed_gives_the_same_bits_and_resume_goes_on(run, tiny, tmp_pat
     --resume takes everything from the run, its data folder too.
     """
     again = tmp_path / "again"
-    run_script("train.py", "--RAD_dir", tiny, "--epochs", 1, "--output", again, *SMALL)
+    run_script("train.py", "--RAD_dir", tiny, "--epochs", 1, "--output", again, *SMALL, *KEEP)
     line = fails("train.py", "--RAD_dir", tiny, "--output", again, *SMALL)
     assert "holds a run already" in line
     run_script("train.py", "--output", again, "--resume", "--epochs", 2)
@@ -57,7 +58,7 @@ def test_the_tuned_recipe_goes_on_without_being_named(tiny, tmp_path, fails):
     """Softmax, word dropout, gate, prior: stopped and resumed with the bits of a whole run."""
     options = ["--RAD_dir", tiny, *SMALL, *ONE, "--recipe", "tuned", "--val_fraction", "0.2"]
     run_script("train.py", *options, "--epochs", 2, "--output", tmp_path / "whole")
-    run_script("train.py", *options, "--epochs", 1, "--output", tmp_path / "parts")
+    run_script("train.py", *options, "--epochs", 1, "--output", tmp_path / "parts", *KEEP)
     run_script("train.py", "--epochs", 2, "--output", tmp_path / "parts", "--resume")
     whole, parts = last(tmp_path / "whole"), last(tmp_path / "parts")
     settings = whole["settings"]

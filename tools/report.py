@@ -62,7 +62,7 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None, rows=N
         data = attempt(missing, "data", read_data, results, rad_dir)
     shown = attempt(missing, "maps", find_maps, results, data, model, inputs)
     model, inputs, data = shown or (None, None, data)
-    run, settings, history = read_history(results, missing)
+    run, settings, history, companion = read_history(results, missing)
     baselines = {}
     if data is not None:
         training = training_questions(data, results["split"])
@@ -73,7 +73,7 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None, rows=N
         missing["baselines"] = NO_NEIGHBOURS
     baselines |= beside
     cards, looks = make_cards(choose_gallery(rows), data, model, inputs, missing)
-    calibrated = tables.calibration(rows)
+    calibrated = tables.calibration(rows) | tables.uncalibrated(rows, results)
     page = {
         "run": folder.resolve().name,
         "results": results,
@@ -92,6 +92,7 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None, rows=N
         },
         "charts": training_charts(history, results["epoch"]) if len(history) > 1 else [],
         "gap": tables.overfitting(history, results["epoch"]),
+        "companion": companion,
         "settings": settings,
         "calibration": calibrated,
         "calibration_chart": calibration_chart(calibrated),
@@ -186,8 +187,9 @@ def find_maps(results, data, model, inputs):
 
 
 def read_history(results, missing):
-    """(run.json or {}, its `grouped_settings`, rows of log.jsonl) of the evaluated run.
+    """(run.json or {}, its `grouped_settings`, rows of log.jsonl, whose they are) of the run.
 
+    A run without validation scores gives the rows of its companion, and then the last is True.
     `missing` says why there are none.
     """
     folder = checkpoint_path(results).parent
@@ -197,7 +199,10 @@ def read_history(results, missing):
         missing["curves"] = f"There is no log.jsonl in {folder}."
     if not settings["others"]:
         missing.setdefault("settings", f"There is no run.json in {folder}.")
-    return run or {}, settings, history
+    if any("val_score" in row for row in history):
+        return run or {}, settings, history, False
+    beside, _ = attempt({}, "curves", read_run, folder / "companion") or ([], None)
+    return run or {}, settings, beside or history, bool(beside)
 
 
 def told(facts, when):

@@ -82,6 +82,23 @@ def calibration(rows):
     return {"bins": bins, "ece": error}
 
 
+def uncalibrated(rows, results):
+    """{"before", "temperature"}: the calibration error without the run's temperature, or None.
+
+    results: of results.json. Files that test.py wrote before it calibrated have neither.
+    """
+    told = results.get("calibration")
+    temperature = told.get("temperature") if isinstance(told, dict) else None
+    values = [row.get("uncalibrated") for row in rows]
+    fits = all(type(value) in (int, float) and 0 <= value <= 1 for value in values)
+    if not fits or type(temperature) not in (int, float) or not 0 < temperature < 1e6:
+        return {"before": None, "temperature": None}
+    if temperature == 1:
+        return {"before": None, "temperature": temperature}
+    before = [row | {"probability": value} for row, value in zip(rows, values)]
+    return {"before": calibration(before)["ece"], "temperature": temperature}
+
+
 def yes_no_confusion(rows):
     """{truth: {answer: number}} of the questions whose true answer is yes or no.
 
