@@ -92,18 +92,20 @@ def parse_args(arguments=None):
 
 
 def load(path, device="cpu"):
-    """A run's checkpoint file -> (model in eval mode on the device, the rest of the checkpoint).
+    """A run's folder or checkpoint file -> (model in eval mode on the device, the rest).
 
-    The rest has no weights, its own path as `path`, and as `epochs` the number of epochs that
+    The second has no weights, its own path as `path`, and as `epochs` the number of epochs that
     the run has done and wants. Raises UserError.
     """
     from readers.checkpoints import make_model, read_checkpoint
 
+    path = Path(path)
+    path = path / "best.pth" if path.is_dir() else path
     kept = read_checkpoint(path)
     model = make_model(kept, path).to(device)
     weights = ("model", "optimizer", "random")
     kept = {k: v for k, v in kept.items() if k not in weights} | {"path": str(path)}
-    return model, kept | {"epochs": epochs_of(Path(path), kept)}
+    return model, kept | {"epochs": epochs_of(path, kept)}
 
 
 def epochs_of(path, kept):

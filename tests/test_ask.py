@@ -181,10 +181,11 @@ def test_packages_that_a_plain_answer_does_not_need_are_not_imported():
 
 
 def test_three_lines_of_python(run, picture):
-    """Those that README.md shows."""
-    model, kept = ask.load(run / "best.pth")
+    """Those that README.md shows; a run is named by its folder or file, as text too."""
+    model, kept = ask.load(str(run))
     result = ask.answer(model, kept, read_image(picture[1]), picture[0].question)
-    assert len(result["answers"]) == 5
+    assert len(result["answers"]) == 5 and kept["path"] == str(run / "best.pth")
+    assert ask.load(run / "best.pth")[1]["path"] == kept["path"]
 
 
 def test_a_run_that_has_not_ended(runs, data, picture):

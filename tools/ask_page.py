@@ -83,17 +83,16 @@ def build_page(model, kept, top):
             with gradio.Column():
                 warnings = gradio.Textbox(label="warnings", visible=False)
                 answers = gradio.Label(label=label, num_top_classes=top)
-                picture = gradio.Image(
-                    label="the image, and in amber what the answer depends on",
-                    format="png",
-                    interactive=False,
-                )
+                gradio.Markdown("The image, and in amber what the answer depends on:")
+                picture = gradio.Image(show_label=False, format="png", interactive=False)
                 sentence = gradio.Markdown(OCCLUSION)
                 outputs = [warnings, answers, notes := gradio.Textbox(label="notes", render=False)]
                 outputs += [picture, sentence]
                 if model.fusion == "CMSA":
                     with gradio.Accordion("where CMSA looks for each word", open=False):
-                        words = gradio.Gallery(columns=4, interactive=False, show_label=False)
+                        words = gradio.Gallery(
+                            columns=4, height="auto", interactive=False, show_label=False
+                        )
                         outputs += [words, gradio.Markdown()]
                 notes.render()
         file.change(preview, file, seen, api_name=False)
