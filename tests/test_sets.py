@@ -1,0 +1,188 @@
+"""One's own set: three fields a record, from the data to results; options and organs of sets."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import SMALL, call, run_script
+from helpers import error_of, prepare, processed, quiet, record
+from set_folders import own, save_pictures, slake
+
+import dataset_RAD as rad
+from dataset_RAD import own_parts, training_questions
+from tools.compare import compare_runs, format_list, format_runs, list_runs
+from tools.summary import summary
+from utils import HERE, UserError
+
+pytestmark = pytest.mark.usefixtures("no_real_folders")
+OPTIONAL = ("qid", "image_organ", "question_type", "phrase_type", "answer_type")
+
+
+def test_three_fields_are_enough(tmp_path):
+    data = prepare(own(tmp_path / "d"))
+    assert [q.qid for q in data.train] == list(range(1, 81)) and data.test[0].qid == 81
+    assert {q.answer_type for q in data.train if q.answer in ("yes", "no")} == {"CLOSED"}
+    assert {q.answer_type for q in data.train if q.answer in ("dark", "bright")} == {"OPEN"}
+    first = data.train[0]
+    assert (first.organ, first.organ_name, first.modality, first.phrase_type) == (-1, "", "", "")
+    assert first.question_types == ("OTHER",) and first.image_name == "part 0/p0.png"
+    assert not data.organs and not data.frames and data.name == "own set d"
+    text = "\n".join(summary(data, None))
+    assert "training (official)" in text and "clean" not in text
+    assert "highest possible score, official split: 100.0 (all questions)" in text
+
+
+@pytest.mark.parametrize("field", OPTIONAL)
+def test_any_optional_field_may_be_absent_but_not_here_and_there(tmp_path, field):
+    parts = [[record(1), record(2, answer="No")], [record(3)]]
+    for part in parts:
+        for one in part:
+            del one[field]
+    folder = processed(tmp_path / "d", *parts)
+    data = prepare(folder)
+    assert (len(data.train), len(data.test)) == (2, 1)
+    assert data.organs == (field != "image_organ")
+    parts[0].append(record(9))
+    assert f"fields are missing: '{field}' (2 of 3 records" in error_of(
+        processed(tmp_path / "e", *parts)
+    )
+
+
+def test_own_organs(tmp_path):
+    """Names of organs as people write them; others mean one encoder, in VQA-RAD's form a slip."""
+    parts = [[record(1, image_organ="brain")], [record(2, image_organ=" Abdomen")]]
+    for one in parts[0] + parts[1]:
+        del one["phrase_type"]
+    data = prepare(processed(tmp_path / "d", *parts))
+    assert data.organs and (data.train[0].organ, data.test[0].organ) == (1, 0)
+    parts[0].append(parts[0][0] | {"qid": 5, "image_organ": "knee"})
+    folder = processed(tmp_path / "e", *parts)
+    data = prepare(folder)
+    assert not data.organs and data.train[1].organ_name == "KNEE"
+    data = rad.prepare(folder, {"organ_map": {"Knee": "CHEST"}}, log=quiet)
+    assert data.organs and data.train[1].organ == 2
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("[]", "a JSON object is wanted"),
+        ("{}", "a JSON object is wanted"),
+        ('{"a": "LEG", "b": "HEAD"}', "a must each be one of ABD, HEAD, CHEST"),
+        ('{"a": 1}', "a must each be one of"),
+        ("{", "is not valid JSON"),
+    ],
+)
+def test_bad_organ_maps(tmp_path, text, words):
+    folder, path = own(tmp_path / "d", 4, 2), tmp_path / "map.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match="map.json") as caught:
+        rad.prepare(folder, {"organ_map": path}, log=quiet)
+    assert words in str(caught.value)
+
+
+def test_an_option_of_another_set_is_refused(tmp_path):
+    for options in ({"language": "zh"}, {"categories": "all"}):
+        with pytest.raises(UserError, match="holds no set that has it; leave it out"):
+            rad.prepare(own(tmp_path / "d", 4, 2), options, log=quiet)
+    with pytest.raises(UserError, match="damaged"):
+        rad.prepare(tmp_path / "d", ["zh"], log=quiet)
+
+
+def test_an_own_validation_part_chooses_the_epoch(tmp_path):
+    folder = processed(tmp_path / "d", [record(1), record(2)], [record(3)])
+    (folder / "valset.json").write_text(json.dumps([record(4, image_name="i2.jpg", answer="5")]))
+    data = prepare(folder)
+    train, validation = own_parts(data, 0.5, "official", 0)
+    assert ([q.qid for q in train], [q.qid for q in validation]) == ([1, 2], [4])
+    assert data.answers == ["yes"] and validation[0].label == -1
+    assert rad.set_question_len(data, 2).validation[0].tokens == validation[0].tokens[:2]
+    assert set(rad.without_questions(data).validation[0].tokens) == {data.ntoken}
+    (folder / "valset.json").write_text(json.dumps([record(3)]))
+    with pytest.raises(UserError, match="trainset.json and testset.json and valset.json.: qid 3"):
+        prepare(folder)
+
+
+def test_the_clean_split_needs_frame_records(tmp_path):
+    data = prepare(own(tmp_path / "d", 4, 2))
+    assert training_questions(data, "official") == data.train
+    with pytest.raises(UserError, match="--split clean: own set d has no frame records"):
+        training_questions(data, "clean")
+
+
+def test_nested_names_in_any_case(tmp_path):
+    folder = tmp_path / "d"
+    train = [record(1, image_name="A/B/x.png"), record(2, image_name="a\\y.png")]
+    processed(folder, train, [record(3, image_name="./a/B/x.png")])
+    save_pictures(folder / "images", ["a/b/X.PNG", "a/y.png"], 99)
+    assert prepare(folder).image_names == ["A/B/x.png", "a/B/x.png", "a/y.png"]
+    folder = processed(tmp_path / "e", [record(1, image_name="AB/x.png")])
+    save_pictures(folder / "images", ["ab/x.png", "aB/X.png"])
+    message = error_of(folder)
+    assert "AB/x.png (either of aB/X.png, ab/x.png may be meant)" in message
+
+
+def test_from_own_data_to_results(tmp_path, capfd):
+    """Bright and dark pictures: 100 records are learnt, by one encoder and one protocol."""
+    folder, run, results = own(tmp_path / "d"), tmp_path / "run", tmp_path / "results"
+    options = [
+        "--RAD_dir",
+        folder,
+        "--output",
+        run,
+        "--epochs",
+        6,
+        *SMALL,
+        "--model",
+        "SAN",
+        "--batch_size",
+        16,
+    ]
+    run_script("train.py", *options)
+    assert "NOTE: one encoder, as by --no-distmodal: the set names" in capfd.readouterr().out
+    kept = json.loads((run / "run.json").read_text())
+    assert kept["settings"]["distmodal"] is False and kept["changed"]["distmodal"] is False
+    results.mkdir()
+    (results / "results_all.json").write_text("{}")  # of another set
+    run_script("test.py", "--input", run, "--output", results, "--gpu", -1)
+    names = {path.name for path in results.iterdir()}
+    assert names == {"results.json", "predictions.json", "report.html"}
+    content = json.loads((results / "results.json").read_text())
+    assert content["protocol"] == "all questions" and content["ALL"]["count"] == 20
+    assert content["ALL"]["score_percent"] >= 90
+    assert set(content["groups"]) == {
+        *("question_type", "image_in_training", "near_identical_in_training", "known_answer")
+    }
+    assert content["groups"]["image_in_training"]["unseen"]["count"] == 20
+    report = (results / "report.html").read_text()
+    assert "all questions" in report and "freeform" not in report
+
+    listed = "\n".join(format_list(list_runs([tmp_path])))
+    assert "all questions" in listed and "freeform" not in listed
+    assert "all questions" in "\n".join(format_runs(compare_runs([results, results])))
+
+
+def test_slake_goes_through_with_organs_and_modality(tmp_path, capfd):
+    folder, run, results = slake(tmp_path / "d"), tmp_path / "run", tmp_path / "results"
+    options = ["--RAD_dir", folder, "--output", run, "--epochs", 1, *SMALL, "--batch_size", 2]
+    run_script("train.py", *options)
+    assert "3 training and 1 validation questions" in capfd.readouterr().out
+    run_script("test.py", "--input", run, "--output", results, "--gpu", -1)
+    content = json.loads((results / "results.json").read_text())
+    assert set(content["groups"]["organ"]) == {"HEAD"} and set(content["groups"]["modality"]) == {
+        "MRI"
+    }
+    assert json.loads((run / "run.json").read_text())["settings"]["distmodal"] is True
+
+
+def test_the_documented_example_runs(tmp_path):
+    """The commands of data_RAD/README.md, run in a folder of their own."""
+    text = (HERE / "data_RAD" / "README.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "make.py").write_text(script)
+    subprocess.run([sys.executable, "make.py"], cwd=tmp_path, check=True)
+    (folder,) = [path.parent for path in tmp_path.rglob("trainset.json")]
+    done = call("dataset_RAD.py", "--RAD_dir", folder)
+    assert done.returncode == 0 and "own set" in done.stdout, done.stderr
