@@ -43,7 +43,11 @@ def prepare_files(folder, found, options, dictionary, answers, log):
     home, current = choose_prepared(folder, digest, count, dictionary, answers, options)
     if not current:
         questions = len(found.train) + len(found.validation) + len(found.test)
-        log(f"Preparing {questions:,} questions and {count} images of {folder} in {home}")
+        size = count * SIZE * SIZE * 3 / 1e6  # of the images, which are not packed
+        log(
+            f"Preparing {questions:,} questions and {count} images of {folder}: "
+            f"{size:.0f} MB are written to {home}"
+        )
         write_prepared(home, found.images, found.names, digest, dictionary, answers)
     return home, digest
 

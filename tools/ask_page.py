@@ -34,7 +34,7 @@ def build_page(model, kept, top):
             raise message(str(error).replace(str(file), Path(file or "").name)) from None
 
     def message(text):
-        return gradio.Error(text, title="No answer", print_exception=False)
+        return gradio.Error(text, duration=None, title="No answer", print_exception=False)
 
     def preview(file):
         return resize(read(file).image, SIDE) if file else None
@@ -66,12 +66,13 @@ def build_page(model, kept, top):
     with gradio.Blocks(title="ask.py", analytics_enabled=False, delete_cache=(600, 600)) as page:
         gradio.Markdown(
             f"# Ask about a radiology image\n**{ask.NOT_FOR_DIAGNOSIS}** "
-            "What you give here stays on this machine and is deleted at the end."
+            "Give a JPEG, PNG or DICOM file of at most 20 MB. What you give here stays on this "
+            "machine and is deleted at the end."
         )
         with gradio.Row():
             with gradio.Column():
                 file = gradio.File(
-                    label="image: JPEG, PNG or DICOM, at most 20 MB",
+                    label="image",
                     type="filepath",
                     file_count="single",
                 )
