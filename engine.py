@@ -40,11 +40,11 @@ RATES = {"steps": step_rate, "cosine": cosine_rate}
 
 
 def warmup_steps(epochs, steps):
-    """Steps of `Trainer`'s warm-up in a run of fewer than four epochs: half of all, else 0.
+    """Steps of `Trainer`'s warm-up: all of a run of fewer than four epochs, else 0.
 
     Longer runs warm up by epochs (`RATES`). steps: of an epoch.
     """
-    return epochs * steps // 2 if epochs < 4 else 0
+    return epochs * steps if epochs < 4 else 0
 
 
 def batches(items, size, seed, epoch):

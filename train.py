@@ -129,18 +129,21 @@ def main():
         from tools.seeds import train_seeds
 
         return train_seeds(args, run_name(args))
-    output, held = train_run(args, kept)
+    output, held, val = train_run(args, kept)
     if held:  # in the first process; the model's memory is free for the second run
         from tools import calibrate
 
-        if args.calibrate and not args.val_fraction:
+        if args.calibrate and not val:
             calibrate.companion(args, make_parser(argparse.ArgumentParser(add_help=False)), output)
         held.close()
         log(f"done. Next: {shlex.join([str(HERE / 'test.sh'), '--input', str(output.resolve())])}")
 
 
 def train_run(args, kept):
-    """Train one run, or go on with it: (its folder, its lock). Raises UserError and Stopped."""
+    """Train one run, or go on with it: (its folder, its lock, its validation questions).
+
+    The lock is None but in the first process. Raises UserError and Stopped.
+    """
     device = utils.choose_device(parallel.begin(args.gpu))
     output = args.output or HERE / "saved_models" / run_name(args)
     utils.check_writable(output, "--output")
@@ -231,7 +234,7 @@ def train_run(args, kept):
         fit = partial(calibrate.of_validation, model, val, inputs, device, precision)
         calibrate.finish(args, output, fit if args.calibrate and val else None)
     parallel.end()
-    return output, held
+    return output, held, val
 
 
 if __name__ == "__main__":

@@ -335,6 +335,12 @@ def test_cosine_schedule():
     assert short[:3] == pytest.approx([0.01 / 3, 0.02 / 3, 0.01]) and short[6] < 0.001
 
 
+def test_short_runs_warm_up_by_steps():
+    """Over all steps of fewer than four epochs; longer runs keep their bits."""
+    assert [engine.warmup_steps(epochs, 50) for epochs in (1, 2, 3)] == [50, 100, 150]
+    assert {engine.warmup_steps(epochs, 50) for epochs in (4, 12, 15, 30)} == {0}
+
+
 def test_batches_hold_every_question_once():
     lists = engine.batches(list(range(65)), 32, seed=3, epoch=1)
     assert [len(batch) for batch in lists] == [32, 32]  # a last batch of one is left out

@@ -30,7 +30,7 @@ from language_model import QuestionEncoder, WordEmbedding
 from readers.checkpoints import load_part
 from readers.vectors import find_embedding
 from readers.weights import imagenet_state
-from train import RECIPES
+from settings import RECIPES
 from utils import UserError, choose_device, log, run_main, set_seed, write_json
 
 ENCODER = "efficientnet_lite0"

@@ -19,7 +19,7 @@ from features import Inputs, model_inputs
 from tools import bench_cases
 from tools.bench_cases import SECONDS, interleave, make_model, step_case
 from tools.phantom_RAD import draw
-from train import RECIPES
+from settings import RECIPES
 from utils import HERE, UserError, reason
 
 TEST_QUESTIONS, TEST_IMAGES = 451, 203  # of the real test split
