@@ -16,10 +16,10 @@ import torch
 from dataset_RAD import prepare
 from engine import batches, collate
 from features import Inputs, model_inputs
+from settings import RECIPES
 from tools import bench_cases
 from tools.bench_cases import SECONDS, interleave, make_model, step_case
 from tools.phantom_RAD import draw
-from settings import RECIPES
 from utils import HERE, UserError, reason
 
 TEST_QUESTIONS, TEST_IMAGES = 451, 203  # of the real test split
