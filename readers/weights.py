@@ -197,8 +197,9 @@ def start_language(model, path, dictionary):
     }
     tables = [theirs.get(key) for key in TABLES]
     rows = {word: row for row, word in enumerate(part["dictionary"])}
+    words = len(part["dictionary"])  # a damaged one may hold a word twice
     good = is_state_dict(theirs) and all(
-        table is not None and table.dim() == 2 and len(table) == len(rows) + 1 for table in tables
+        table is not None and table.dim() == 2 and len(table) == words + 1 for table in tables
     )
     if not good:
         raise UserError(f"--vqa_init {path} is damaged: its words and its dictionary do not fit")

@@ -281,6 +281,8 @@ def test_a_language_side_that_lacks_or_is_damaged(tmp_path):
         start(compatibility=None)
     with pytest.raises(UserError, match="a.pth is damaged: its words and its dictionary"):
         start(dictionary=["is"])
+    with pytest.raises(UserError, match="a.pth is damaged: its words and its dictionary"):
+        start(dictionary=["it", "is", "is", "it"])  # as many words as the table has, but twice
     table = "w_emb.emb.weight"
     with pytest.raises(UserError, match="a.pth is damaged: its words and its dictionary"):
         start(compatibility={key: theirs[key] for key in theirs if key != table})
