@@ -1,7 +1,8 @@
 """Calibration: one temperature, so that of answers given at 80% about 80% are right.
 
 The temperature T divides a model's logits before its softmax or its sigmoids. It is fitted on
-questions that training has not seen, and is kept in best.pth and last.pth (docs/METHOD.md section 3).
+questions that training has not seen, and is kept in best.pth and last.pth. docs/METHOD.md section 3
+says how.
 """
 
 import argparse
@@ -119,6 +120,9 @@ def companion(args, parser, output):
     options += ["--recipe", args.recipe, "--output", str(own)]
     if (own / "last.pth").exists():
         options = ["--resume", "--output", str(own)]
+        for name in ("gpu", "RAD_dir"):  # a run that goes on may name others
+            if getattr(args, name) is not None:
+                options += [f"--{name}", str(getattr(args, name))]
     if code := run_process([sys.executable, str(HERE / "train.py"), *options]):
         raise UserError(
             f"the companion run in {own} ended with exit code {code}: --resume goes on with it, "
