@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 import torch
 from saved_runs import MANY, prediction, save_results, save_run, small_model
@@ -23,6 +24,16 @@ EVIL, QUOTED = "<script>alert(1)</script>", 'it\'s "5" > 4 & <b>" onload="x'
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
+
+
+@pytest.fixture(autouse=True)
+def quick_maps(monkeypatch):
+    """The 49 passes of a card's map take seconds; test_report_gallery.py tests the cards."""
+
+    def blank(model, tokens, labels, maps, organs):
+        return np.zeros((len(tokens), 7, 7), np.float32), np.zeros(len(tokens), np.float32)
+
+    monkeypatch.setattr("tools.report_gallery.occlusion_maps", blank)
 
 
 def read_page(folder, **given):

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import ask
-from tools.maps import draw_maps, occlusion_maps, say_falls, word_maps
+from tools.maps import draw_maps, occlusion_maps, say_falls, say_looks, word_maps
 from utils import atomic_path
 
 
@@ -38,6 +38,8 @@ def draw_answer(model, kept, image, question, result):
         for text, width in ((question, 110), (best, 60))
     )
     title = f"{question}    {best} ({probability:.2f})"
+    if model.fusion == "CMSA":
+        sentence += f" {say_looks([others[1:]])}"
     return draw_maps(image, falls, *others, title, f"{sentence} {ask.NOT_FOR_DIAGNOSIS}")
 
 

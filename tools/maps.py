@@ -23,9 +23,9 @@ CAPTION = (
     "mixed, not why it answered."
 )
 OCCLUSION = (
-    "The amber map: the 7 x 7 cells of the encoder's map were blanked in turn, by the mean of all "
-    "cells. The colour says by how much the answer's log-odds fell, the full colour by most. Each "
-    "cell has seen the parts of the image around it too."
+    "The amber map shows what the answer depends on. The 7 x 7 cells of the encoder's map were "
+    "blanked in turn, by the mean of all cells. The colour says by how much the answer's log-odds "
+    "fell, the full colour by most. Each cell has seen the parts of the image around it too."
 )
 
 
