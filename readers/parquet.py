@@ -50,7 +50,11 @@ def read(folder, options, log):
         parts[MARKS[mark[0]]].append(path)
     language = options.get("language", "en")
     lists = {path: _records(path, pictures, language) for paths in parts.values() for path in paths}
-    _drop_gaps([record for records in lists.values() for record in records])
+    everything = [record for records in lists.values() for record in records]
+    _drop_gaps(everything)
+    for record in everything:
+        if pictures.names and record["image_name"] not in pictures.taken:
+            record["image_name"] = None  # the only ones without a picture in the file
     checked = dict(zip(lists, check_records(lists, OPTIONAL, options, {}, skipped)))
     check_unique(sum(checked.values(), []), folder)
     parts = {part: sum((checked[path] for path in paths), []) for part, paths in parts.items()}

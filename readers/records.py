@@ -273,7 +273,9 @@ def _clean_copies(records, known, strict, wanted, skipped):
 
 
 def _is_empty(answer):
-    """True for an answer that `check_answer` refuses."""
+    """True for a text or a number that `check_answer` refuses as an answer."""
+    if not isinstance(answer, (str, int, float)):
+        return False
     try:
         check_answer(answer)
     except UserError:

@@ -72,7 +72,7 @@ def read(folder, options, log):
     parts = {part: sum((checked[path] for path in paths), []) for part, paths in parts.items()}
     title = "VQA-Med 2019"
     if "test" in parts:
-        _choose_alternatives(parts)
+        _choose_alternatives(parts.get("train", []), parts["test"])
     elif "validation" in parts:
         parts["test"] = parts.pop("validation")
         title += ", tested on its validation part"
@@ -139,10 +139,10 @@ def _record(row, images, organs):
     }
 
 
-def _choose_alternatives(parts):
-    """Of the answers `one#another` of the test part keep the first that training has."""
-    known = {normalise_answer(record["answer"]) for record in parts["train"]}
-    for record in parts["test"]:
+def _choose_alternatives(train, test):
+    """Of the answers `one#another` of test records keep the first that training has."""
+    known = {normalise_answer(record["answer"]) for record in train}
+    for record in test:
         several = [text for text in record["answer"].split("#") if normalise_answer(text)]
         record["answer"] = next((t for t in several if normalise_answer(t) in known), several[0])
 

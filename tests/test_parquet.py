@@ -142,6 +142,9 @@ def test_bad_files_and_rows(tmp_path):
     none = row(90) | {"image": {"bytes": None, "path": None}}
     folder = write(tmp_path / "e", train=[row(90), none], test=[row(91)])
     assert "fields are missing: 'image_name' (1 of 2 records: record 1" in error_of(folder)
+    none = row(90) | {"image": {"bytes": None, "path": "1.png"}}
+    folder = write(tmp_path / "f", train=[row(90), none], test=[row(91)])
+    assert "fields are missing: 'image_name' (1 of 2 records: record 1" in error_of(folder)
 
 
 @needs_pyarrow

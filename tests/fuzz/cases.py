@@ -12,7 +12,7 @@ import torch
 from hypothesis import strategies as st
 
 from tests.fuzz.attempt import FOLDER, PIPE
-from tests.fuzz.contents import FIELDS, PICTURES, as_json, dicom, made, resized, saved
+from tests.fuzz.contents import FIELDS, PICTURES, as_json, as_parquet, dicom, made, resized, saved
 from tests.fuzz.values import ARRAYS, CODES, NPYS, ODD, PICKLES, TENSORS, VALUES
 
 PIECES = [b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\1\0\0"]
@@ -95,6 +95,11 @@ def in_own_form(suffix, content):
     if suffix == ".pth":
         state = torch.load(io.BytesIO(content), weights_only=True)
         return edited(state, STATE_VALUES).map(saved)
+    if suffix == ".parquet":
+        import pyarrow.parquet
+
+        rows = pyarrow.parquet.read_table(io.BytesIO(content)).to_pylist()
+        return edited(rows).map(as_parquet)
     raise ValueError(suffix)
 
 

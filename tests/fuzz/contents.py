@@ -39,6 +39,17 @@ def as_json(value):
     return json.dumps(value).encode()
 
 
+def as_parquet(rows):
+    """The bytes of a parquet file with some rows; it is empty where that can't hold them."""
+    import pyarrow
+    import pyarrow.parquet
+
+    with contextlib.suppress(Exception):
+        table = pyarrow.Table.from_pylist(rows)
+        return made(lambda file: pyarrow.parquet.write_table(table, file))
+    return b""
+
+
 def made(save, *arguments, **options):
     """The bytes that save(file, ...) writes."""
     save(buffer := io.BytesIO(), *arguments, **options)

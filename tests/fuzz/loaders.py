@@ -1,6 +1,7 @@
 """The fuzzer's targets by name: whole files, and the function that reads them."""
 
 from collections import namedtuple
+from importlib.util import find_spec
 
 from dataset_MTPT import load_organ_set
 from readers.images import read_image, read_mask
@@ -9,6 +10,7 @@ from readers.results import read_run
 from tests.fuzz import data_targets as data
 from tests.fuzz import model_targets as models
 from tests.fuzz import result_targets as results
+from tests.fuzz import set_targets as sets
 from tests.fuzz.contents import DICOMS, as_json, png, saved
 
 # files(): a list of whole cases; run(folder); weight: of the cases; only: see cases.cases
@@ -27,6 +29,10 @@ LOADERS = {
     ),
     "public": Loader(lambda: [data.PUBLIC_FILES], data.prepare, 1.5),
     "processed": Loader(lambda: [data.PROCESSED_FILES, data.LINES_FILES], data.prepare, 1.5),
+    "own": Loader(lambda: [sets.OWN_FILES], data.prepare, 1),
+    "slake": Loader(lambda: [sets.SLAKE_FILES], data.prepare, 1),
+    "vqa_med": Loader(lambda: [sets.VQA_MED_FILES, sets.TESTED_FILES], data.prepare, 1),
+    **({"parquet": Loader(sets.parquet_files, data.prepare, 1)} if find_spec("pyarrow") else {}),
     "archive": Loader(lambda: [data.ARCHIVE_FILES], data.prepare, 1.5),
     "prepared": Loader(lambda: [data.prepared()[1]], data.run_prepared, 1, "prepared/"),
     "images": Loader(lambda: [PNG], lambda folder: read_image(folder / "x.png"), 1.5),
