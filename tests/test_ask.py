@@ -1,6 +1,5 @@
 """ask.py on a tiny untrained model: answers against engine.predict, errors, picture, page."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -18,9 +17,8 @@ import engine
 from dataset_RAD import find_data
 from features import model_inputs
 from readers.images import read_image
-from tools import ask_page
 from tools.ask_show import answer_maps
-from utils import UserError, run_main
+from utils import run_main
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
@@ -344,7 +342,7 @@ def test_bad_checkpoints(run, runs, picture, fails, tmp_path):
     assert "other sizes" in line(runs(name="broken", model=dict.fromkeys("abc", torch.zeros(1))))
 
 
-# ---------------------------------------------------------------- the picture and the page
+# ---------------------------------------------------------------- the picture
 
 
 def test_the_maps_are_those_of_the_question(run, data, picture):
@@ -381,59 +379,3 @@ def test_show(run, runs, data, picture, call, fails, tmp_path):
 def test_the_page_needs_gradio(run, fails, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert "pip install gradio" in fails("--web", "--input", run)
-
-
-@pytest.mark.skipif(
-    importlib.util.find_spec("gradio") is None,
-    reason="Gradio, an optional package, is not installed: pip install gradio",
-)
-def test_the_page(run, runs, picture, tmp_path, monkeypatch):
-    """Built, not launched: what its button gives, and the settings of a launch."""
-    monkeypatch.setenv("GRADIO_ALLOWED_PATHS", "/etc")
-    (tmp_path / "bad.dcm").write_text("x")
-    gradio = importlib.import_module("gradio")
-    for fusion in ("CMSA", "SAN"):
-        model, kept = ask.load((run if fusion == "CMSA" else runs(fusion)) / "best.pth")
-        page = ask_page.build_page(model, kept, 3)
-        preview, reply = (one.fn for one in list(page.fns.values())[-3:-1])
-        assert preview(str(picture[1])).shape == (448, 448, 3) and preview(None) is None
-        warnings, answers, notes, shown, sentence, *look = reply(str(picture[1]), "is it normal?")
-        assert len(answers) == 3 and shown.shape == (448, 904, 3) and "not for diagnosis" in notes
-        assert warnings["visible"] and "PHANTOM SET" in warnings["value"]
-        assert "PHANTOM SET" not in notes and sentence.startswith("Blanking the")
-        assert len(look) == (2 if fusion == "CMSA" else 0)
-        if look:
-            assert [word for _, word in look[0]] == ["is", "[it]", "normal"]
-            assert "of 3 word maps" in look[1]
-        paged = tmp_path / "paged.tif"
-        with Image.open(picture[1]) as image:
-            image.save(paged, save_all=True, append_images=[image])
-        assert "NOTE: one of several frames" in reply(str(paged), picture[0].question)[2]
-        bad = str(tmp_path / "bad.dcm")
-        for file, question, said in (
-            (None, "is it?", "an image is wanted"),
-            (str(picture[1]), None, "is empty"),
-            (bad, "is it?", "bad.dcm can't be used"),
-        ):
-            with pytest.raises(gradio.Error, match=f"^.?{said}" if file == bad else said):
-                reply(file, question)
-        with pytest.raises(gradio.Error, match="can't be used"):
-            preview(bad)
-
-    launched = {}
-
-    def launch(self, **settings):
-        launched.update(settings | {"environment": dict(os.environ)})
-        raise OSError("Cannot find empty port")
-
-    monkeypatch.setattr("gradio.Blocks.launch", launch)
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="--port 7000"):
-        patch.setattr(os, "environ", dict(os.environ))
-        patch.setattr("signal.signal", lambda *_: None)
-        ask_page.serve(model, kept, 3, 7000)
-    environment = launched["environment"]
-    assert launched["server_name"] == "127.0.0.1" and launched["share"] is False
-    assert launched["allowed_paths"] == [] and launched["max_file_size"] == 20 * 2**20
-    assert environment["GRADIO_ANALYTICS_ENABLED"] == "False"
-    assert "GRADIO_ALLOWED_PATHS" not in environment
-    assert not Path(environment["GRADIO_TEMP_DIR"]).exists()

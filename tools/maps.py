@@ -115,8 +115,8 @@ def say_falls(falls, before):
     """A sentence on an answer's map of `occlusion_maps` and its log-odds before."""
     then, now = (1 / (1 + math.exp(-odds)) for odds in (before, before - float(falls.max())))
     return (
-        f"Blanking the cell that matters most ({place_in_words(falls)}) changes the answer's "
-        f"probability from {then:.3f} to {now:.3f}."
+        f"Blanking the cell that matters most ({place_in_words(falls)}) lowers the answer's "
+        f"log-odds by {falls.max():.2f}, its probability from {then:.3f} to {now:.3f}."
     )
 
 
