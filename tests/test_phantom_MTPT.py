@@ -260,3 +260,10 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     refused = capsys.readouterr().err
     assert left.value.code == 2 and refused.startswith("error: ") and refused.count("\n") == 1
     assert len(contents(tmp_path)) == 78
+
+
+def test_help_names_the_smallest_set(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["phantom_MTPT.py", "--help"])
+    with pytest.raises(SystemExit):
+        phantom_MTPT.main()
+    assert "at least 15 " in " ".join(capsys.readouterr().out.split())

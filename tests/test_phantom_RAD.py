@@ -285,3 +285,10 @@ def test_command_line(tmp_path, monkeypatch, capsys):
         refused = capsys.readouterr().err
         assert left.value.code == 2 and refused.startswith("error: ") and refused.count("\n") == 1
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_help_names_the_smallest_set(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["phantom_RAD.py", "--help"])
+    with pytest.raises(SystemExit):
+        phantom_RAD.main()
+    assert "at least 60 " in " ".join(capsys.readouterr().out.split())

@@ -2,8 +2,10 @@
 
 import os
 import random
+import shlex
 import struct
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +24,7 @@ from helpers import (
 import readers.vectors
 from dataset_RAD import prepare as prepare_aloud
 from readers.vectors import find_embedding, load_embedding
-from utils import UserError
+from utils import HERE, UserError
 
 
 @pytest.fixture
@@ -207,7 +209,14 @@ def test_without_a_table_a_warning_says_where_it_goes(data):
     lines = []
     assert find_embedding(data, "glove", lines.append) is None
     assert len(lines) == 1 and lines[0].startswith("WARNING: no glove vectors found")
-    assert "data_RAD/glove.6B.300d.txt" in lines[0] and "--download_glove" in lines[0]
+    assert "data_RAD/glove.6B.300d.txt" in lines[0]
+    # the command works in any folder
+    python, script, option = shlex.split(lines[0].rsplit("zip: ", 1)[1])
+    assert Path(python).is_absolute() and os.access(python, os.X_OK)
+    assert Path(script) == HERE / "dataset_RAD.py" and option == "--download_glove"
+    lines.clear()
+    assert find_embedding(data, "biowordvec", lines.append) is None
+    assert "--download_glove" not in lines[0]  # it gets another table
 
 
 def test_damaged_zips(tmp_path, data):
