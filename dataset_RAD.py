@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import text_rules
-from readers.data_folder import advice, find_form
 from readers.data_set import PARTS
-from readers.download import NoNetwork, download_public
+from readers.find import data_home, find_folder
 from readers.prepared import H5_NAME, cache_folder, prepare_files
 from readers.records import DATA_RAD, question_types
 from readers.sets import read_set
 from text_rules import QUESTION_LEN, encode
-from utils import ORGAN_CODES, PHANTOM_MARK, UserError, cache_base, run_main, writable
+from utils import ORGAN_CODES, PHANTOM_MARK, UserError, run_main
 
 NO_ORGANS = (
     "the set names other organs than abdomen, head and chest, or none; --organ_map maps their names"
@@ -253,39 +252,17 @@ def find_data(rad_dir=None, options=None, *, download=True, log=print):
     data_RAD/public/. Then it downloads the public release into data_RAD/public/, unless `download`
     is False. Where this fails for want of a network, it takes the phantom set, with a banner.
     """
-    if rad_dir is not None:
-        data = prepare(rad_dir, options, log=log)
-    elif find_form(DATA_RAD):
-        data = prepare(DATA_RAD, options, log=log)
-    else:
-        data = _public_data(download, log)
-    if data is None or data.phantom:
+    folder = rad_dir or find_folder(download, log)
+    if folder is None:
         from tools import phantom_RAD  # with real data nobody needs the drawings
 
-        data = data or prepare(phantom_RAD.find_or_draw(data_home()), log=log)
-        log(phantom_RAD.BANNER.format(folder=data.folder, home=DATA_RAD))
+        folder = phantom_RAD.find_or_draw(data_home())
+    data = prepare(folder, options, log=log)
+    if data.phantom:
+        from tools.phantom_RAD import BANNER
+
+        log(BANNER.format(folder=data.folder, home=DATA_RAD))
     return data
-
-
-def data_home():
-    """data_RAD, or the cache when data_RAD can't be written."""
-    return DATA_RAD if writable(DATA_RAD) else cache_base()
-
-
-def _public_data(download, log):
-    """RadData of the downloaded public release, or None."""
-    for base in (DATA_RAD, cache_base()):
-        if find_form(base / "public"):
-            return prepare(base / "public", log=log)
-    if hint := advice(DATA_RAD):
-        log(f"WARNING: no data in {DATA_RAD} yet: {hint}")
-    if not download:
-        return None
-    try:
-        return prepare(download_public(data_home() / "public", log=log), log=log)
-    except NoNetwork as error:
-        log(f"VQA-RAD can't be downloaded here ({error}).")
-        return None
 
 
 def main():

@@ -61,6 +61,7 @@ def no_real_folders(tmp_path, monkeypatch):
     """Neither the real data_RAD nor the user's cache nor the network is touched."""
     monkeypatch.setenv("CMSA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("dataset_RAD.DATA_RAD", tmp_path / "data_RAD")
+    monkeypatch.setattr("readers.find.DATA_RAD", tmp_path / "data_RAD")
     monkeypatch.setattr("readers.vectors.DATA_RAD", tmp_path / "data_RAD")
     monkeypatch.setattr("readers.download.OSF_API", "http://127.0.0.1:9/none/")
 

@@ -6,8 +6,8 @@ from importlib.util import find_spec
 import pytest
 from helpers import SHARED, error_of, prepare, processed, public
 
-import dataset_RAD as rad
 from readers.data_folder import advice
+from readers.find import find_folder
 from readers.records import IMAGE_FOLDER, PUBLIC_JSON
 from utils import PHANTOM_MARK, UserError
 
@@ -103,7 +103,7 @@ def test_without_RAD_dir_a_warning_tells_of_data_in_data_RAD(tmp_path, monkeypat
     (home / "phantom" / PHANTOM_MARK).touch()
     (home / "README.md").touch()
     (home / "glove.6B.zip").touch()
-    assert rad._public_data(False, lines.append) is None
+    assert find_folder(False, lines.append) is None
     assert lines == [
         f"WARNING: no data in {home} yet: the data lie one folder lower: --RAD_dir {home}/osf"
     ]

@@ -10,6 +10,7 @@ from helpers import archive, prepare, processed, public, quiet, record
 
 import dataset_RAD as rad
 import readers.download
+import readers.find
 import tools.phantom_RAD
 from dataset_RAD import split_validation, training_questions
 from tools.summary import main as summary_main
@@ -185,7 +186,7 @@ def test_a_service_that_is_away_means_the_phantom_set(phantom, monkeypatch):
     def away(folder, log):
         raise readers.download.NoNetwork("api.osf.io answered 503")
 
-    monkeypatch.setattr(rad, "download_public", away)
+    monkeypatch.setattr(readers.find, "download_public", away)
     lines = []
     assert rad.find_data(log=lines.append).phantom and "answered 503" in lines[0]
 
@@ -200,7 +201,7 @@ def test_phantom_is_drawn_anew_by_another_version(phantom):
 
 def test_phantom_in_the_cache_when_data_RAD_is_read_only(tmp_path, phantom, monkeypatch):
     monkeypatch.setattr(
-        rad, "writable", lambda path: "data_RAD" not in Path(path).parts and writable(path)
+        readers.find, "writable", lambda path: "data_RAD" not in Path(path).parts and writable(path)
     )
     assert rad.find_data(download=False, log=quiet).folder == tmp_path / "cache" / "phantom"
 

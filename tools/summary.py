@@ -3,8 +3,9 @@
 import argparse
 from collections import Counter
 
-from dataset_RAD import data_home, find_data, training_questions
+from dataset_RAD import find_data, training_questions
 from readers.download import GLOVE_URL, NoNetwork, download_glove, download_public
+from readers.find import data_home
 from readers.sets import CHOICES
 from scores import ONE_PROTOCOL, PROTOCOLS
 from text_rules import QUESTION_LEN
