@@ -133,7 +133,7 @@ def examples(kept):
     with contextlib.suppress(UserError, OSError):
         if not folder.is_dir():
             return []
-        data = find_data(folder, log=lambda _: None)
+        data = find_data(folder, kept["data"].get("options"), log=lambda _: None)
         paths = find_images(data.folder, data.image_names).paths
         for one in data.test:
             if one.image_name in paths and len(some) < EXAMPLES:
