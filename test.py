@@ -8,7 +8,6 @@ Writes results/<run>/: results.json, results_all.json, predictions.json, report.
 """
 
 import argparse
-import copy
 import time
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from journal import now, place, tell_scores, write_test_scores
 from readers import checkpoints, official
 from scores import breakdown, intervals, prediction_rows, protocol, protocols_of, table
 from tools import calibrate
+from tools.baselines import add_baselines, retrieval_scores
 from utils import HERE, VERSION, UserError, log
 
 # options of the official command lines; the checkpoint knows their values
@@ -108,15 +108,9 @@ def main():
     probabilities = answer(data.test, inputs)
     rows = prediction_rows(data.test, probabilities, data, settings["split"], training)
     calibrate.add_uncalibrated(rows, probabilities, model)
-    if not any(only.values()):  # two baselines: the same model with an input blanked
-        blank = copy.copy(inputs)  # shares the maps, which may be on the GPU
-        blank.blank = True
-        without_image = answer(data.test, blank, ", images blanked").argmax(1).tolist()
-        unread = without_questions(data).test
-        without_question = answer(unread, inputs, ", questions blanked").argmax(1).tolist()
-        for row, first, second in zip(rows, without_image, without_question):
-            row["answer_without_image"] = data.answers[first]
-            row["answer_without_question"] = data.answers[second]
+    seconds = None  # a model without images or questions is a baseline itself
+    if not any(only.values()):
+        seconds = add_baselines(rows, data, training, model, inputs, answer)
 
     about = {"version": VERSION, "model": model.fusion, "recipe": settings["recipe"]}
     about |= {"changed": kept.get("changed", {}) if kept else {}, "split": settings["split"]}
@@ -130,6 +124,8 @@ def main():
         scored = protocol(rows, name)
         results[title] = table(scored) | about | {"protocol": title}
         results[title] |= {"interval95_percent": intervals(scored), "groups": breakdown(scored)}
+        if seconds is not None:
+            results[title]["retrieval"] = retrieval_scores(scored, seconds)
         results[title]["calibration"] = calibrate.errors(scored, model.temperature)
         utils.write_json(output / file, results[title])
     utils.write_json(output / "predictions.json", rows)

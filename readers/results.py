@@ -83,11 +83,12 @@ PREDICTION = {
     "unknown_words": _are_texts,
     "answer_without_image": is_text,
     "answer_without_question": is_text,
+    "answer_by_retrieval": is_text,
 }
 # the fields that a comparison of two runs needs, and those that the report needs; a run that was
-# trained without image or question has none of the last two
+# trained without image or question has none of LATER's answers, and some sets no modality
 COMPARED = ("qid", "image", "truth", "correct", "answer_type", "phrase_type")
-LATER = ("answer_without_image", "answer_without_question", "modality")  # some runs lack them
+LATER = ("answer_without_image", "answer_without_question", "answer_by_retrieval", "modality")
 REPORTED = tuple(field for field in PREDICTION if field not in LATER)
 # fields of results.json beside the scores; `epoch` is None for an official checkpoint
 ABOUT = {

@@ -39,10 +39,11 @@ GROUP_NAMES = {
     "near_identical_in_training": {"yes": "there is one", "no": "there is none"},
     "known_answer": {"yes": "known", "no": "unknown"},
 }
-# the baselines that the model itself gives, and the fields that hold their answers
+# the baselines in predictions.json, and the fields that hold their answers
 BLANKED = {
     "image blanked": "answer_without_image",
     "question blanked": "answer_without_question",
+    "retrieval": "answer_by_retrieval",
 }
 
 
