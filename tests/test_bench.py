@@ -76,10 +76,13 @@ def test_table_and_json(tmp_path, quick, fresh_here, light_encoder, capsys):
     assert written["not_measured"] == why
     assert all(f"Not measured: {name} ({text})." in printed for name, text in why.items())
     for row in written["rows"]:
-        assert row["value"] > 0 and row["rounds"] == 1, row
+        assert row["rounds"] == 1, row
+        if row["unit"] == "MiB":  # this process may have been larger before
+            continue
+        assert row["value"] > 0, row
         if row["reference"] is not None:
             better = row["value"] / row["reference"]
-            better = 1 / better if row["unit"] in ("s", "MiB") else better
+            better = 1 / better if row["unit"] == "s" else better
             assert row["ratio"] == pytest.approx(better) and row["ratio"] > 0, row
         if row["unit"] == "s":
             assert row["value"] == pytest.approx(written["seconds"][row["what"]][0])

@@ -15,6 +15,7 @@ from helpers import draw_images, glove_line, glove_zip, prepare, processed, publ
 
 import dataset_RAD as rad
 import readers.download
+import readers.find
 from readers.download import GLOVE_ZIP, NoNetwork, download_glove, download_public
 from readers.records import IMAGE_FOLDER, PUBLIC_JSON
 from readers.vectors import find_embedding
@@ -257,7 +258,7 @@ def test_glove_is_downloaded_and_used(tmp_path, stanford, capsys):
 
 def test_glove_goes_to_the_cache_when_data_RAD_is_read_only(tmp_path, stanford, monkeypatch):
     monkeypatch.setattr(
-        rad, "writable", lambda path: "data_RAD" not in Path(path).parts and writable(path)
+        readers.find, "writable", lambda path: "data_RAD" not in Path(path).parts and writable(path)
     )
     summary_main(["--download_glove"])
     assert (tmp_path / "cache" / GLOVE_ZIP).is_file()

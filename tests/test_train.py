@@ -7,11 +7,12 @@ import pytest
 import torch
 from conftest import CHANGED, SMALL, call, run_script
 
+import engine
 import train
 from base_model import VQAModel
 from dataset_RAD import find_data
 from readers.checkpoints import make_model, read_checkpoint
-from utils import UserError
+from utils import Stopped, UserError
 
 ONE = ["--no-distmodal"]  # one encoder, no image-type classifier: half the time
 KEEP = ["--keep_optimizer"]  # for a run that goes on after its end
@@ -24,6 +25,19 @@ def last(folder):
 def same_weights(first, second):
     assert first.keys() == second.keys()
     return all(torch.equal(first[key], second[key]) for key in first)
+
+
+def stop_after_an_epoch(*arguments):
+    """A run of train.py that SIGTERM stops once its first epoch is saved."""
+    end_epoch = engine.Trainer.end_epoch
+
+    def stop(trainer, *others, **options):
+        end_epoch(trainer, *others, **options)
+        raise Stopped(15)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(engine.Trainer, "end_epoch", stop)
+        run_script("train.py", *arguments)
 
 
 def test_what_a_run_leaves(run):
@@ -45,21 +59,22 @@ def test_the_same_seed_gives_the_same_bits_and_resume_goes_on(run, tiny, tmp_pat
     --resume takes everything from the run, its data folder too.
     """
     again = tmp_path / "again"
-    run_script("train.py", "--RAD_dir", tiny, "--epochs", 1, "--output", again, *SMALL, *KEEP)
+    stop_after_an_epoch("--RAD_dir", tiny, "--epochs", 2, "--output", again, *SMALL, *KEEP)
     line = fails("train.py", "--RAD_dir", tiny, "--output", again, *SMALL)
     assert "holds a run already" in line
-    run_script("train.py", "--output", again, "--resume", "--epochs", 2)
-    assert "planned for 1 epochs" in capfd.readouterr().out
+    run_script("train.py", "--output", again, "--resume")
     assert last(run)["epoch"] == last(again)["epoch"] == 1
     assert same_weights(last(run)["model"], last(again)["model"])
+    run_script("train.py", "--output", again, "--resume", "--epochs", 3)
+    assert "planned for 2 epochs" in capfd.readouterr().out and last(again)["epoch"] == 2
 
 
 def test_the_tuned_recipe_goes_on_without_being_named(tiny, tmp_path, fails):
     """Softmax, word dropout, gate, prior: stopped and resumed with the bits of a whole run."""
     options = ["--RAD_dir", tiny, *SMALL, *ONE, "--recipe", "tuned", "--val_fraction", "0.2"]
     run_script("train.py", *options, "--epochs", 2, "--output", tmp_path / "whole")
-    run_script("train.py", *options, "--epochs", 1, "--output", tmp_path / "parts", *KEEP)
-    run_script("train.py", "--epochs", 2, "--output", tmp_path / "parts", "--resume")
+    stop_after_an_epoch(*options, "--epochs", 2, "--output", tmp_path / "parts")
+    run_script("train.py", "--output", tmp_path / "parts", "--resume")
     whole, parts = last(tmp_path / "whole"), last(tmp_path / "parts")
     settings = whole["settings"]
     assert settings == parts["settings"] | {name: settings[name] for name in ("output", "resume")}
