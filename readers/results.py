@@ -52,12 +52,16 @@ def _is_entry(value):
 
 def _are_intervals(value):
     """True for {group: [low, high] in percent, or None for a group without questions}."""
-    return isinstance(value, dict) and all(
-        span is None
-        or isinstance(span, list)
-        and len(span) == 2
-        and all(type(end) in (int, float) and 0 <= end <= 100 for end in span)
-        for span in map(value.get, GROUPS)
+    return (
+        isinstance(value, dict)
+        and set(GROUPS) <= value.keys()
+        and all(
+            span is None
+            or isinstance(span, list)
+            and len(span) == 2
+            and all(type(end) in (int, float) and 0 <= end <= 100 for end in span)
+            for span in map(value.get, GROUPS)
+        )
     )
 
 

@@ -128,6 +128,7 @@ def test_damaged_results(field, value, tmp_path):
         ("interval95_percent", None),
         ("interval95_percent", {"ALL": [1]}),
         ("interval95_percent", {"ALL": ["1", 2]}),
+        ("interval95_percent", {"ALL": None, "CLOSED": None}),
         ("epoch", "3"),
     ],
 )
