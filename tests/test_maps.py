@@ -75,6 +75,11 @@ def test_blanked_cells(fusion, prior):
         for cells in (maps, blanked):
             p = model.probabilities(model(None, TOKENS, cells, organs).logits)[1, 1].item()
             odds.append(np.log(p / (1 - p)))
+    model.temperature = 2.0  # the probability that people read has it
+    calibrated = occlusion_maps(model, TOKENS, labels, maps, organs)[1][1]
+    with torch.inference_mode():
+        p = model.probabilities(model(None, TOKENS, maps, organs).logits)[1, 1].item()
+    np.testing.assert_allclose(calibrated, np.log(p / (1 - p)), rtol=1e-4)
     assert falls.shape == (2, 7, 7) and falls.std() > 0
     np.testing.assert_allclose(before[1], odds[0], rtol=1e-4)
     np.testing.assert_allclose(falls[1, 4, 2], odds[0] - odds[1], atol=1e-4)
@@ -86,6 +91,7 @@ def test_colour_and_words():
     assert (cover(image, heat, 1.0, 20) == 100).all()
     full = cover(image, heat + 3, 2.0, 20)
     assert (abs(full - np.array([28 + 183.6, 28 + 108, 28])) <= 1).all()
+    assert "hardly changes" in say_falls(heat, 2.0)
     heat[6, 0] = np.log(3)
     assert "(lower left)" in say_falls(heat, 0.0) and "0.500 to 0.250" in say_falls(heat, 0.0)
     heat[3, 3] = 9

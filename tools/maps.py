@@ -48,7 +48,8 @@ def occlusion_maps(model, tokens, labels, maps, organ_logits):
     """
 
     def odds(cells):
-        return log_odds(model(None, tokens, cells, organ_logits).logits, labels, model.softmax)
+        logits = model(None, tokens, cells, organ_logits).logits / model.temperature
+        return log_odds(logits, labels, model.softmax)
 
     before, mean = odds(maps), maps.mean((3, 4))  # (B,), (B, E, width)
     rows, columns = maps.shape[3:]
@@ -113,6 +114,8 @@ def place_in_words(heat):
 
 def say_falls(falls, before):
     """A sentence on an answer's map of `occlusion_maps` and its log-odds before."""
+    if falls.max() < 0.01:
+        return "Blanking any one cell hardly changes the answer: no single place decides it."
     then, now = (1 / (1 + math.exp(-odds)) for odds in (before, before - float(falls.max())))
     return (
         f"Blanking the cell that matters most ({place_in_words(falls)}) lowers the answer's "
