@@ -75,7 +75,8 @@ def test_blanked_cells(fusion, prior):
         for cells in (maps, blanked):
             p = model.probabilities(model(None, TOKENS, cells, organs).logits)[1, 1].item()
             odds.append(np.log(p / (1 - p)))
-    model.temperature = 2.0  # the probability that people read has it
+    # the probability that people read has it; the wrapper of the prior takes the model's
+    (model.model if prior else model).temperature = 2.0
     calibrated = occlusion_maps(model, TOKENS, labels, maps, organs)[1][1]
     with torch.inference_mode():
         p = model.probabilities(model(None, TOKENS, maps, organs).logits)[1, 1].item()
