@@ -7,7 +7,7 @@ from pathlib import Path
 
 from utils import VERSION, UserError, reason
 
-MAX_JSON = 64 << 20  # bytes: bounds the memory; no file of VQA-RAD has 4 MB
+MAX_JSON = 64 << 20  # bytes of a list: bounds the memory; no file of VQA-RAD has 4 MB
 SPACE = re.compile(r"[ \t\r\n]*")
 KINDS = {  # what other files begin with
     b"PK\3\4": "it is a zip file or a spreadsheet; unpack it, or get the JSON file",
@@ -18,24 +18,31 @@ KINDS = {  # what other files begin with
 }
 
 
+def read_bytes(path, then=""):
+    """The bytes of a file that may be missing or huge, a Path. Raises UserError.
+
+    then: the end of the message on a file that is too large.
+    """
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device never ends
+            raise UserError(f"{path} is not a file")
+        if (size := path.stat().st_size) > MAX_JSON:
+            most = f"at most {MAX_JSON >> 20} MiB are read{then}"
+            raise UserError(f"{path} has {size >> 20} MiB: {most}")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"no such file: {path}") from None
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror})") from None
+
+
 def read_json(path, lines=False):
     """Read a JSON file. Raises UserError when it is missing, unreadable or not JSON.
 
     lines: of several objects, one behind the other as in JSON Lines, a list is made.
     """
     path = Path(path)
-    try:
-        if path.exists() and not path.is_file():  # a pipe or a device never ends
-            raise UserError(f"{path} is not a file")
-        if (size := path.stat().st_size) > MAX_JSON:
-            raise UserError(
-                f"{path} has {size >> 20} MiB: at most {MAX_JSON >> 20} MiB are read as JSON"
-            )
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror})") from None
+    data = read_bytes(path, " as JSON")
     try:
         return _values(_decode(data), lines)
     except json.JSONDecodeError as error:

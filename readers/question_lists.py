@@ -4,7 +4,7 @@ import csv
 import io
 from pathlib import Path
 
-from readers.json_files import MAX_JSON, read_json
+from readers.json_files import read_bytes, read_json
 from utils import UserError, reason, shorten
 
 WANTED = ("image", "question")
@@ -44,16 +44,7 @@ def _named(row, path):
 
 def _read_csv(path):
     """The rows of a CSV file; the first line names the columns. Raises UserError."""
-    try:
-        if path.exists() and not path.is_file():  # a pipe or a device never ends
-            raise UserError(f"{path} is not a file")
-        if path.stat().st_size > MAX_JSON:
-            raise UserError(f"{path} is larger than {MAX_JSON >> 20} MiB: split it")
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"no such file: {path}") from None
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror})") from None
+    data = read_bytes(path, ": split it")
     try:
         # spreadsheets save "Unicode text" as UTF-16 with a byte order mark
         text = data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")

@@ -6,10 +6,11 @@ docs/FORMATS.md section 1 describes it.
 import re
 
 from readers.data_set import DataSet, checked_parts, file_images, image_names, log_skipped
+from readers.json_files import read_bytes
 from readers.names import find_folders, fold, listing, loose, shown
 from readers.records import check_records
 from text_rules import normalise_answer
-from utils import UserError, reason, shorten
+from utils import UserError, shorten
 
 BY_CATEGORY = "QAPairsByCategory"
 TYPES = {"C1": "MODALITY", "C2": "PLANE", "C3": "ORGAN", "C4": "ABN"}  # of the questions
@@ -19,7 +20,6 @@ NAMES = {"modality": "C1", "plane": "C2", "organ": "C3", "abnormality": "C4"}
 MARKS = {"train": "train", "validation": "val", "test": "test"}  # of the parts, in names
 LIST = re.compile(r"(c[1-4])[^a-z0-9].*(train|val|test)[^/]*\.txt")
 ANSWERS = re.compile(r".*test.*answers?.*\.txt")
-MAX_BYTES = 64 << 20  # of a list
 FOLDERS = 1000  # that are looked at
 
 
@@ -152,14 +152,7 @@ def _read_lines(path, columns):
 
     The encoding is UTF-8 or, as for some of the set's files, Windows-1252.
     """
-    try:
-        if not path.is_file():  # a pipe or a device never ends
-            raise UserError(f"{path} is not a file")
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise UserError(f"{path} has {size >> 20} MiB: at most {MAX_BYTES >> 20} MiB are read")
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({reason(error)})") from None
+    data = read_bytes(path)
     if b"\0" in data:
         raise UserError(f"{path} is not text in UTF-8: get it again")
     try:
