@@ -72,10 +72,10 @@ def reason(error, length=160):
     return " ".join(str(error).split())[:length] or type(error).__name__
 
 
-def shorten(names):
-    """Up to LISTED names, then "and N more"."""
-    rest = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + rest
+def shorten(names, most=LISTED):
+    """Up to `most` names, then "and N more"."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 def optional(name):

@@ -231,8 +231,7 @@ def log_notes(noted, total):
         for kind, detail in notes:
             kinds.setdefault(kind, []).append(f"{name[:60]} ({detail})")
     for kind, named in kinds.items():
-        more = f" and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
-        listed = ", ".join(named[:SHOWN]) + more
+        listed = shorten(named, SHOWN)
         listed = listed if listed.isprintable() else ascii(listed)
         log(f"NOTE: {len(named)} of {total} images: {kind}: {listed}")
 

@@ -7,7 +7,7 @@ import contextlib
 import os
 import unicodedata
 
-from utils import UserError
+from utils import UserError, shorten
 
 SHOWN = 5  # names of a folder's content in a message
 
@@ -32,8 +32,7 @@ def listing(folder):
 def shown(names):
     """Up to SHOWN names for a message, hidden ones left out, or "nothing"."""
     names = [name[:60] for name in names if name[:1] != "." and name != "__MACOSX"]
-    rest = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + rest or "nothing"
+    return shorten(names, SHOWN) or "nothing"
 
 
 def matching(names, present, same):
