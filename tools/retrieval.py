@@ -29,8 +29,9 @@ def retrieve(questions, training, cells, table, answers):
     if len(training) > MOST:
         kept = np.random.default_rng(0).permutation(len(training))[:MOST]
         training = [training[i] for i in sorted(kept)]
-    kernel = _make_kernel(training, cells, table)
-    within, across = kernel(training, training), kernel(questions, training)
+    read, kernel = _make_kernel(training, cells, table)
+    known = read(training)
+    within, across = kernel(known, known), kernel(read(questions), known)
     within[np.diag_indices_from(within)] += RIDGE
     targets = np.eye(answers)[[question.label for question in training]]  # (m, answers)
     scores = across @ np.linalg.solve(within, targets)
@@ -38,9 +39,10 @@ def retrieve(questions, training, cells, table, answers):
 
 
 def _make_kernel(training, cells, table):
-    """kernel(questions, others) -> float64 (questions, others), by the words' rarity in training.
+    """(read, kernel): kernel(read(questions), read(others)) -> float64 (questions, others).
 
-    It is 1 for two questions of the same words on one image.
+    It is 1 for two questions of the same words on one image. A word counts by its rarity in
+    training.
     """
     counts = _count_words(training, len(table))
     idf = np.log(len(training) / (1 + (counts > 0).sum(0))).clip(0)  # (ntoken,)
@@ -51,18 +53,18 @@ def _make_kernel(training, cells, table):
     images = (1 + IMAGE_WEIGHT * _gaussian(seen, seen, IMAGE_WIDTH)) / (1 + IMAGE_WEIGHT)
 
     def read(questions):
-        """Unit vectors of the words (n, ntoken), and of their vectors (n, dim)."""
+        """Unit vectors of the words (n, ntoken) and of their vectors (n, dim), images' places."""
         weighted = _count_words(questions, len(table)) * idf
-        return _unit(weighted), _unit(weighted @ table)
+        places = [place[question.image] for question in questions]
+        return _unit(weighted), _unit(weighted @ table), places
 
     def kernel(questions, others):
-        (words, vectors), (other_words, other_vectors) = read(questions), read(others)
+        (words, vectors, places), (other_words, other_vectors, other_places) = questions, others
         alike = WORDS_SHARE * _gaussian(words, other_words, WORDS_WIDTH)
         alike += (1 - WORDS_SHARE) * _gaussian(vectors, other_vectors, VECTORS_WIDTH)
-        places = ([place[question.image] for question in some] for some in (questions, others))
-        return alike * images[np.ix_(*places)]
+        return alike * images[np.ix_(places, other_places)]
 
-    return kernel
+    return read, kernel
 
 
 def _count_words(questions, ntoken):
