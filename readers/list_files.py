@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from readers.json_files import read_json
+from readers.names import slashed
 from utils import UserError, shorten
 
 SUFFIXES = set(".png .jpg .jpeg .bmp .tif .tiff .webp .gif .ppm .pgm .dcm .jp2 .avif".split())
@@ -130,9 +131,7 @@ def _parts(name, folder):
     """The parts of a file's name relative to `folder`; those above it are ".."."""
     if "\0" in name:  # no file has it
         return (name,)
-    if "\\" in name and not os.path.isfile(folder / name):  # a list that Windows made
-        name = name.replace("\\", "/")
-    return Path(os.path.relpath(folder / name, folder)).parts
+    return Path(os.path.relpath(folder / slashed(name, folder), folder)).parts
 
 
 def _text_rows(path, log):

@@ -22,6 +22,15 @@ def loose(name):
     return fold(name).replace("%20", "_").replace(" ", "_")
 
 
+def slashed(name, folder=None):
+    """A file's name with `/` for Windows's `\\`.
+
+    With `folder` the name of a file that is there stays: on other systems names may have a `\\`.
+    """
+    there = folder and "\\" in name and os.path.isfile(folder / name)
+    return name if there else name.replace("\\", "/")
+
+
 def listing(folder):
     """The sorted names in a folder. A folder that can't be read has none."""
     with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ from readers.data_set import PARTS, DataSet, checked_parts, file_images, image_n
 from readers.digests import digest_bytes
 from readers.image_names import ImageFiles
 from readers.images import read_images
-from readers.names import find_folders, listing, shown
+from readers.names import find_folders, listing, shown, slashed
 from readers.record_fields import FIELDS, is_text
 from readers.records import LIKELY, OPTIONAL, check_records, check_unique
 from utils import UserError, optional, reason
@@ -84,7 +84,7 @@ class _Pictures:
             return path
         digest = digest_bytes(data)
         if digest not in self.names:
-            name = PurePosixPath((path or "").replace("\\", "/")).name[:200]
+            name = PurePosixPath(slashed(path or "")).name[:200]
             if name in ("", "..", *self.taken) or not is_text(name):
                 name = digest
             self.names[digest] = name

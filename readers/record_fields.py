@@ -4,7 +4,7 @@ import json
 import math
 import re
 
-from readers.names import fold
+from readers.names import fold, slashed
 from text_rules import normalise_answer, tokenize
 from utils import ORGAN_CODES, UserError
 
@@ -64,7 +64,7 @@ def check_record(record, known, strict):
 
 def _check_name(name):
     """An image's name, with `/` for Windows's `\\`. Raises UserError if it may leave a folder."""
-    plain = name.replace("\\", "/").removeprefix("./")
+    plain = slashed(name).removeprefix("./")
     parts = plain.split("/")
     if not plain or "\0" in plain or {"", ".", ".."} & set(parts) or plain[1:3] == ":/":
         raise UserError(

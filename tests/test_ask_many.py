@@ -12,6 +12,7 @@ from saved_runs import save_run, small_model
 import ask
 from readers import question_lists
 from readers.images import read_image
+from tools import ask_many
 from utils import UserError, run_main
 
 WORDS, ANSWERS = ["is", "there", "a", "mass"], ["yes", "no"]
@@ -90,6 +91,14 @@ def test_json_lines_out(run, call, tmp_path):
     assert code == 0 and out.splitlines()[0].startswith("model: CMSA")
     [row] = csv.DictReader(table.open())
     assert row["n"] == "[1]" and row["model_answer"] in ANSWERS
+
+
+def test_whatever_is_in_a_cell_stays_in_it():
+    """Line ends of all kinds, marks and quotes; a line of the file ends with a plain one."""
+    rows = [{"n": text} for text in ("a\rb", "a\nb", "\r\n", '"', ",;\t", "\u2028", "")]
+    text = ask_many.csv_text(rows)
+    assert list(csv.DictReader(io.StringIO(text, newline=""))) == rows
+    assert text.startswith("n\n") and text.endswith("\n") and not text.endswith("\r\n")
 
 
 def test_arguments(run, call):

@@ -7,7 +7,8 @@ from helpers import error_of, prepare, processed, record
 from PIL import Image
 
 from readers.image_names import find_images
-from readers.names import find_file, fold, loose, matching, shown
+from readers.names import find_file, fold, loose, matching, shown, slashed
+from tools.ask_many import find_image
 from utils import UserError
 
 pytestmark = pytest.mark.usefixtures("no_real_folders")
@@ -28,6 +29,15 @@ def test_names_that_count_as_the_same():
     assert fold("a b") != fold("a_b")
     found = matching(["a", "b", "c"], ["A", "a", "B", "d", "É"], fold)
     assert found == {"a": ["a"], "b": ["B"], "c": []}
+
+
+def test_names_that_windows_wrote(tmp_path):
+    """Each `\\` means `/`, but in the name of a file that is there."""
+    touch(tmp_path, "a\\b.png")
+    assert slashed("a\\b\\c.png") == slashed("a/b/c.png", tmp_path) == "a/b/c.png"
+    assert slashed("a\\b.png", tmp_path) == "a\\b.png" != slashed("a\\b.png")
+    assert find_image("a\\b.png", tmp_path).is_file()
+    assert find_image("a\\c.png", tmp_path) == tmp_path / "a" / "c.png"
     assert shown([".x", "__MACOSX", *"abcdefg"]) == "a, b, c, d, e and 2 more"
     assert shown([]) == "nothing"
 

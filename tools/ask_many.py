@@ -4,12 +4,12 @@ import csv
 import io
 import json
 import sys
-from pathlib import Path
 
 from tqdm import tqdm
 
 import ask
 from readers.images import open_image, resize
+from readers.names import slashed
 from utils import UserError, atomic_path, log
 
 
@@ -73,9 +73,7 @@ def find_image(name, folder):
     """The path of a row's image. Raises UserError where none is named."""
     if not name:
         raise UserError("no image is named")
-    path = folder / name
-    # Windows writes its paths otherwise
-    return path if path.exists() or "\\" not in name else folder / Path(name.replace("\\", "/"))
+    return folder / slashed(name, folder)
 
 
 def columns(result, error=None):
@@ -103,11 +101,14 @@ def json_lines(rows):
 def csv_text(rows):
     """The rows as CSV. Lists of texts are joined by "; ", other values are JSON, None is empty."""
     names = dict.fromkeys(name for row in rows for name in row)
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
-    return text.getvalue()
+    table = [list(names), *([_cell(row.get(name)) for name in names] for row in rows)]
+    return "".join(map(_csv_line, table))
+
+
+def _csv_line(cells):
+    """A line of CSV. The usual writer's line end makes it quote cells with "\\r" too."""
+    csv.writer(text := io.StringIO(newline="")).writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _cell(value):

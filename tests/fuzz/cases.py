@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import io
 import json
 import pickle
@@ -68,9 +69,9 @@ def edited_lines(content, read, write):
     return rows.map(lambda rows: "\n".join(map(write, rows)).encode("utf-8", "surrogatepass"))
 
 
-def join_row(row):
-    """A row of a text list, with tabs."""
-    return "\t".join(map(str, row if isinstance(row, list) else [row]))
+def join_row(mark, row):
+    """A row of a text list with a mark between its columns."""
+    return mark.join(map(str, row if isinstance(row, list) else [row]))
 
 
 def in_own_form(suffix, content):
@@ -79,8 +80,10 @@ def in_own_form(suffix, content):
         return edited(json.loads(content)).map(as_json)
     if suffix == ".jsonl":
         return edited_lines(content, json.loads, json.dumps)
+    if suffix == ".csv":
+        return edited_lines(content, lambda line: line.split(","), functools.partial(join_row, ","))
     if suffix == ".txt":
-        return edited_lines(content, str.split, join_row)
+        return edited_lines(content, str.split, functools.partial(join_row, "\t"))
     if suffix == ".png":
         return PICTURE | st.builds(resized, PICTURE, SIDE, SIDE) | PICTURE.flatmap(mutated)
     if suffix == ".dcm":

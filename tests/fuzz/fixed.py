@@ -98,6 +98,15 @@ def list_cases(_):
         yield data.ORGAN_FILES | {"set/train.json": as_json(pairs)}, "UserError", path
 
 
+def batch_cases(_):
+    for name in ("", " ", "..", "/dev/zero", "none.png", "a\0.png", "x" * 300, "q.json", "\ud800"):
+        rows = [{"image": name, "question": "is it"}, {"image": "a.png", "question": "is it"}]
+        yield models.PICTURES | {"q.json": as_json(rows)}, "UserError", f"image {name[:20]!a}"
+    for text in ("zyx", "", None, [], {"is": "it"}, 7, "x" * 100_000):
+        rows = [{"image": "a.png", "question": text}]
+        yield models.PICTURES | {"q.json": as_json(rows)}, None, f"question {str(text)[:20]}"
+
+
 def embedding_cases(_):
     yield {"glove6b_init_300d.npy": NPYS[-1]}, "UserError", "code"
     zipped = repacked(data.TABLES["glove.6B.zip"], ".txt", BOMB)
@@ -133,6 +142,7 @@ CASES = {
     "masks": picture_cases,
     "dicom": dicom_cases,
     "lists": list_cases,
+    "batch": batch_cases,
     "embedding": embedding_cases,
     "checkpoint": run_cases,
     "part": lambda _: checkpoint_cases("best.pth", models.PART),

@@ -49,6 +49,7 @@ LOADERS = {
     "part": Loader(lambda: [{"best.pth": saved(models.PART)}], models.run_part, 1),
     "pretraining": Loader(lambda: [models.pretraining_files()], models.run_pretraining, 0.3),
     "model": Loader(lambda: [models.whole_model()], models.run_model, 0.3),
+    "batch": Loader(models.batch_files, models.run_batch, 1),
     "predictions": Loader(lambda: [results.SCORED_FILES], results.run_predictions, 1),
     "run": Loader(lambda: [results.RUN_FILES], lambda folder: read_run(folder / "run"), 1),
     "report": Loader(

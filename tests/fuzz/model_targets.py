@@ -1,5 +1,9 @@
 """The fuzzer's targets among readers of checkpoints: what train, test, ask, export, pretrain do."""
 
+import csv
+import json
+import os
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,9 +20,11 @@ from dataset_MTPT import OrganSet
 from decoders import PretrainingModel
 from engine import Trainer
 from readers import checkpoints, pretraining, weights
+from readers.question_lists import read_questions
 from tests.fuzz.attempt import check
-from tests.fuzz.contents import as_json, saved
-from utils import SIZE, VERSION
+from tests.fuzz.contents import as_json, png, saved
+from tools.ask_many import answer_file
+from utils import SIZE, VERSION, UserError
 
 SMALL = "--model SAN --num_hid 4 --num_stacks 1 --no-distmodal --encoder efficientnet_lite0".split()
 TRAINING, _ = train.parse_args(SMALL)
@@ -111,6 +117,47 @@ def run_model(folder):
     export.about(kept)
     args = SimpleNamespace(**vars(TRAINING) | {"input": path})
     train.old_model(args, checkpoints.read_checkpoint(path), path, DATA, frozen=True)
+
+
+QUESTIONS = [["image", "question", "n"], ["a.png", "is it", "1"], ["b.png", "it, is it?", ""]]
+PICTURES = {"a.png": png([[90]]), "b.png": png(np.full((4, 2), 9))}
+
+
+def batch_files():
+    """Lists of questions in each form that ask.py --batch reads, with their images."""
+    table = "\n".join(",".join(f'"{cell}"' for cell in row) for row in QUESTIONS)
+    objects = [dict(zip(QUESTIONS[0], row)) for row in QUESTIONS[1:]]
+    files = [{"q.csv": "\n".join(map(",".join, QUESTIONS)).replace(", ", " ").encode()}]
+    files += [{"q.csv": table.encode("utf-16")}, {"q.csv": table.replace('","', '";"').encode()}]
+    files += [{"q.json": as_json(objects)}, {"q.jsonl": b"\n".join(map(as_json, objects))}]
+    return [PICTURES | one for one in files]
+
+
+@cache
+def asked_model():
+    """(a model whose images all look alike, the rest of its checkpoint), as ask.load gives them."""
+    model = VQAModel(**MODEL_ARGUMENTS).eval()
+    model.image.maps = lambda images: torch.ones(1, 1, 1280, 7, 7)  # it takes no time
+    return model, STATE | {"path": "best.pth", "epochs": (2, 2)}
+
+
+def run_batch(folder):
+    """ask.py --batch: each row is written, with an answer or an error."""
+    paths = [folder / name for name in ("q.csv", "q.json", "q.jsonl")]
+    path = next(filter(os.path.lexists, paths), paths[0])
+    rows, failed = read_questions(path), None
+    for output in (folder / "new" / "answers.jsonl", folder / "new" / "answers.csv"):
+        args = SimpleNamespace(batch=path, output=output, top=2, json=False)
+        try:
+            answer_file(*asked_model(), rows, args)
+        except UserError as error:
+            failed = error
+        with open(output, encoding="utf-8", newline="") as file:
+            read = map(json.loads, file) if output.suffix == ".jsonl" else csv.DictReader(file)
+            told = [row["model_answer"] or row["error"] for row in read]
+        check(len(told) == len(rows) and all(told), "a row is lost, or has no answer and no error")
+    if failed:
+        raise failed
 
 
 def language():
