@@ -37,6 +37,7 @@ from utils import (
 # an image type or an answer that is less probable gets a warning
 SURE_TYPE, LIKELY_ANSWER = 0.6, 0.1
 KINDS = (".csv", ".jsonl")  # of --output
+SIGMOIDS = "NOTE: the numbers are sigmoids, one for each answer, and need not sum to 1"
 NOT_FOR_DIAGNOSIS = "This is research software. It is not for diagnosis."
 
 
@@ -283,14 +284,19 @@ def describe(result):
     ]
 
 
-def log_answers(result, said=()):
-    """Print the ranked answers, and those lines of `describe` that are not in `said`."""
+def log_answers(model, result, said=()):
+    """Print the ranked answers, and below them the lines that are not in `said`.
+
+    Returns all these lines, those of `describe` and one on sigmoids.
+    """
     width = max(len(text) for text, _ in result["answers"])
     for text, probability in result["answers"]:
         log(f"{text:{width}}  {probability:.3f}")
-    for line in describe(result):
+    lines = [SIGMOIDS] * (not model.softmax) + describe(result)
+    for line in lines:
         if line not in said:
             log(line)
+    return lines
 
 
 def ask_in_turn(model, kept, picture, top):
@@ -305,8 +311,7 @@ def ask_in_turn(model, kept, picture, top):
                 log(f"error: {error}")
                 continue
             result |= picture_facts(picture)
-            log_answers(result, said)
-            said = describe(result)
+            said = log_answers(model, result, said)
 
 
 def main():
@@ -335,16 +340,17 @@ def main():
     # a shell's bytes that are no text
     question = args.question.encode("utf-8", "replace").decode()
     image = resize(picture.image)
-    result = answer(model, kept, image, question, args.top) | picture_facts(picture)
+    encoded = encode_picture(model, kept, image)
+    result = answer_encoded(model, kept, encoded, question, args.top) | picture_facts(picture)
     if args.show:
         from tools.ask_show import draw_answer, save_picture
 
-        save_picture(draw_answer(model, kept, image, question, result), args.show)
+        save_picture(draw_answer(model, kept, image, encoded, question, result), args.show)
     if args.json:
         log(json.dumps(result))
         return
     log(describe_run(kept, model))
-    log_answers(result)
+    log_answers(model, result)
     if args.show:
         log(f"written: {args.show}")
 

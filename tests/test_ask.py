@@ -135,7 +135,7 @@ def test_a_model_that_read_no_questions(runs, data, picture):
     assert any("without questions" in note for note in result["warnings"])
 
 
-def test_what_is_printed(run, picture, call):
+def test_what_is_printed(run, runs, picture, call):
     question, file = picture
     code, out, errors = call(file, question.question, "--input", run, "--top", 3)
     lines = out.splitlines()
@@ -143,10 +143,13 @@ def test_what_is_printed(run, picture, call):
     assert lines[0] == f"model: CMSA, {run / 'best.pth'}, epoch 2, trained on phantom set"
     probabilities = [float(line.split()[-1]) for line in lines[1:4]]
     assert probabilities == sorted(probabilities, reverse=True)
-    assert lines[4].startswith("image type: ")
-    assert any("PHANTOM SET" in line for line in lines[5:])
+    assert lines[4] == ask.SIGMOIDS and lines[5].startswith("image type: ")
+    assert any("PHANTOM SET" in line for line in lines[6:])
     assert "has not ended" not in out
     assert lines[-1] == "This is research software. It is not for diagnosis."
+    out = call(file, question.question, "--input", runs(name="softmax", softmax=True))[1]
+    assert "image type: " in out and "sigmoid" not in out
+    assert "sigmoid" not in call(file, question.question, "--input", run, "--json")[1]
 
 
 def test_json_from_a_shell(run, picture):
@@ -220,7 +223,7 @@ def test_questions_in_turn(run, picture, call, fails, monkeypatch):
     assert code == 0 and not errors and lines[0].startswith("model: CMSA")
     assert lines[1:3] == lines[-2:] != []  # both times the same answers
     assert sum("knows none of the question's words" in line for line in lines) == 1
-    assert out.count("PHANTOM SET") == out.count("image type:") == 1
+    assert out.count("PHANTOM SET") == out.count("image type:") == out.count("sigmoid") == 1
     assert "wanted" in fails(picture[1], "--input", run, "--json")
 
     def end(prompt):
@@ -262,7 +265,7 @@ def test_frames_and_notes(run, picture, call, fails, tmp_path):
     with Image.open(picture[1]) as image:
         Image.new("L", (9, 9)).save(path, save_all=True, append_images=[image.convert("L")] * 4)
     lines = call(path, word, *input_)[1].splitlines()
-    notes = [line for line in lines if line.startswith("NOTE: ")]
+    notes = [line for line in lines if line.startswith("NOTE: ") and line != ask.SIGMOIDS]
     assert notes[0] == "NOTE: one of several frames or pages is read: page 1 of 5"
     assert "nearly black" in notes[1] and len(notes) == 2
     result = json.loads(call(path, word, *input_, "--frame", 4, "--json")[1])
@@ -349,24 +352,28 @@ def test_the_maps_are_those_of_the_question(run, data, picture):
     """Their words in brackets where unknown; the values are of the first block (test_maps.py)."""
     model, kept = ask.load(run / "best.pth")
     word, image = data.dictionary[0], read_image(picture[1])
-    falls, _, words, cells, others = answer_maps(model, kept, image, f"{word} zyx {word}?")
+    encoded = ask.encode_picture(model, kept, image)
+    falls, _, words, cells, others = answer_maps(model, kept, encoded, f"{word} zyx {word}?")
     assert falls.shape == (7, 7)
     assert words == [word, "[zyx]", word] and cells.shape == (3, 7, 7) and others.shape == (3, 4)
     tokens = torch.tensor([ask.read_question(kept, f"{word} zyx {word}").tokens])
     with torch.inference_mode():
-        visual = model.image.mix(*ask.encode_picture(model, kept, image))
+        visual = model.image.mix(*encoded)
         states = model.q_emb(model.w_emb(tokens))
         p, r = model.cmsa.attention(visual, states, model.spatial)
     np.testing.assert_allclose(cells.reshape(3, 49), p[0, :3].mean(1), rtol=1e-4)
     np.testing.assert_allclose(others[0, 3], r[0, 0, :, 3:].sum(-1).mean(), rtol=1e-4)
 
 
-def test_show(run, runs, data, picture, call, fails, tmp_path):
+def test_show(run, runs, data, picture, call, tmp_path, monkeypatch):
+    """A picture, for which the image is encoded once."""
+    encode, encoded = ask.encode_picture, []
+    monkeypatch.setattr(ask, "encode_picture", lambda *a: encoded.append(1) or encode(*a))
     # no formula, a letter that no font has, a long word
     file, question = picture[1], f"{data.dictionary[0]} $x^ \u75c5 {'long' * 9}"
     shown = tmp_path / "new" / "where.png"
     code, out, _ = call(file, question, "--input", run, "--show", shown)
-    assert code == 0 and f"written: {shown}" in out
+    assert code == 0 and f"written: {shown}" in out and len(encoded) == 1
     with Image.open(shown) as drawn:
         assert drawn.format == "PNG" and drawn.size == (1600, 820)
         assert len(drawn.convert("RGB").getcolors(2**24)) > 500

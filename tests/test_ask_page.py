@@ -69,7 +69,11 @@ def test_the_page(runs, picture, tmp_path, monkeypatch):
         page = ask_page.build_page(model, kept, 3)
         preview, reply = (one.fn for one in list(page.fns.values())[-3:-1])
         assert preview(str(picture)).shape == (448, 448, 3) and preview(None) is None
-        warnings, answers, notes, shown, sentence, *look = reply(str(picture), "is it normal?")
+        encode, encoded = ask.encode_picture, []
+        with monkeypatch.context() as patch:
+            patch.setattr(ask, "encode_picture", lambda *a: encoded.append(1) or encode(*a))
+            warnings, answers, notes, shown, sentence, *look = reply(str(picture), "is it normal?")
+        assert len(encoded) == 1
         assert len(answers) == 3 and shown.shape == (448, 904, 3) and "not for diagnosis" in notes
         assert warnings["visible"] and "PHANTOM SET" in warnings["value"]
         assert "PHANTOM SET" not in notes and sentence.startswith("Blanking the")

@@ -44,8 +44,9 @@ def build_page(model, kept, top):
         opened = read(file)
         image = resize(opened.image)
         try:
-            result = ask.answer(model, kept, image, question or "", top)
-            falls, sentence, words, *look = answer_maps(model, kept, image, question)
+            encoded = ask.encode_picture(model, kept, image)
+            result = ask.answer_encoded(model, kept, encoded, question or "", top)
+            falls, sentence, words, *look = answer_maps(model, kept, encoded, question)
         except UserError as error:
             raise message(str(error)) from None
         result |= ask.picture_facts(opened)

@@ -10,15 +10,15 @@ from tools.maps import draw_maps, occlusion_maps, say_falls, say_looks, word_map
 from utils import atomic_path
 
 
-def answer_maps(model, kept, image, question):
+def answer_maps(model, kept, encoded, question):
     """(falls (7, 7), its sentence, words, P (words, 7, 7), R (words, words + 1)) of one question.
 
-    The first two are of `tools.maps.occlusion_maps`, for the answer given. The last two are of
-    `word_maps`, and None for BAN and SAN. Unknown words come in brackets. Raises UserError.
+    encoded: what `ask.encode_picture` gives of its image. The first two are of
+    `tools.maps.occlusion_maps`, for the answer given. The last two are of `word_maps`, and None
+    for BAN and SAN. Unknown words come in brackets. Raises UserError.
     """
-    asked = ask.read_question(kept, question)
+    asked, (maps, organs) = ask.read_question(kept, question), encoded
     with torch.inference_mode():
-        maps, organs = ask.encode_picture(model, kept, image)
         tokens = torch.tensor([asked.tokens], device=maps.device)
         label = model(None, tokens, maps, organs).logits.argmax(1)
         falls, before = occlusion_maps(model, tokens, label, maps, organs)
@@ -29,9 +29,12 @@ def answer_maps(model, kept, image, question):
     return falls[0], say_falls(falls[0], before[0]), words, cells, over
 
 
-def draw_answer(model, kept, image, question, result):
-    """What the answer depends on, and CMSA's maps: uint8 (820, 1600, 3). result: `answer`'s."""
-    falls, sentence, *others = answer_maps(model, kept, image, question)
+def draw_answer(model, kept, image, encoded, question, result):
+    """What the answer depends on, and CMSA's maps: uint8 (820, 1600, 3).
+
+    image: uint8 (224, 224, 3), encoded: what `ask.encode_picture` gives of it; result: `answer`'s.
+    """
+    falls, sentence, *others = answer_maps(model, kept, encoded, question)
     best, probability = result["answers"][0]
     question, best = (
         textwrap.shorten(text, width, placeholder=" …")
