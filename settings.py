@@ -12,7 +12,6 @@ from readers.sets import CHOICES
 from text_rules import QUESTION_LEN
 from utils import UserError
 
-DESCRIPTION = "Train a medical VQA model (CMSA, BAN or SAN) on VQA-RAD."
 DEFAULTS = {  # of the recipes paper and tuned (docs/TUNED.md); arguments of these names override
     "blocks": (2, 1),
     "loss": ("bce", "ce"),
@@ -35,8 +34,8 @@ FREE = {"output", "resume", "gpu", "seeds", "save_every", "compile", "RAD_dir", 
 FREE |= {"calibrate", "keep_optimizer"}
 
 
-def parse_args(arguments=None):
-    """(settings, the checkpoint to go on from or None).
+def parse_args(arguments=None, description=None):
+    """(settings, the checkpoint to go on from or None). description: the first line of --help.
 
     A setting is the command line's, else the resumed run's, else the recipe's.
     """
@@ -52,7 +51,7 @@ def parse_args(arguments=None):
     # several seeds have folders of their own
     last = known.output / "last.pth" if known.resume and known.seeds == 1 else None
     kept = checkpoints.read_checkpoint(last) if last else None
-    parser = make_parser(first)
+    parser = make_parser(first, description)
     parser.set_defaults(**RECIPES[known.recipe])
     if kept:
         settings = {k: v for k, v in kept["settings"].items() if k not in ("output", "resume")}
@@ -83,10 +82,10 @@ def check(args):
         raise UserError("--question_only and --image_only leave nothing to answer from: name one")
 
 
-def make_parser(first):
+def make_parser(first, description=None):
     """All arguments, those of the parser `first` included."""
     style, flag = argparse.ArgumentDefaultsHelpFormatter, argparse.BooleanOptionalAction
-    options = {"description": DESCRIPTION, "formatter_class": style}
+    options = {"description": description, "formatter_class": style}
     parser = argparse.ArgumentParser(parents=[first], allow_abbrev=False, **options)
     add = parser.add_argument_group("data").add_argument
     add("--RAD_dir", "--data_dir", type=Path, help="VQA-RAD, SLAKE, VQA-Med, parquet, your own")

@@ -61,7 +61,8 @@ def new_model(args, data, frozen):
         table, description = torch.from_numpy(found[0]), f"{description}; {found[1]}"
         if args.idf:
             idf = idf_weights(rad.training_questions(data, args.split), data.ntoken)
-            table, description = table * idf[:, None], f"{description} times idf"
+            table = table * torch.from_numpy(idf)[:, None]  # (ntoken, word_dim)
+            description += " times idf"
         model.w_emb.initialise(table)
         if args.prior:
             model.prior.w_emb.initialise(table)
@@ -124,29 +125,32 @@ def validation_scores(model, questions, inputs, device, precision):
 
 
 def main():
-    args, kept = parse_args()
+    args, kept = parse_args(description=__doc__.splitlines()[0])
     if args.seeds > 1:
         from tools.seeds import train_seeds
 
         return train_seeds(args, run_name(args))
-    output, held, val = train_run(args, kept)
+    output, held, data, val = train_run(args, kept)
     if held:  # in the first process; the model's memory is free for the second run
         from tools import calibrate
 
         if args.calibrate and not val:
-            calibrate.companion(args, make_parser(argparse.ArgumentParser(add_help=False)), output)
+            parser = make_parser(argparse.ArgumentParser(add_help=False))
+            calibrate.companion(args, parser, output, data)
         held.close()
         log(f"done. Next: {shlex.join([str(HERE / 'test.sh'), '--input', str(output.resolve())])}")
 
 
 def train_run(args, kept):
-    """Train one run, or go on with it: (its folder, its lock, its validation questions).
+    """Train one run, or go on with it: (its folder, its lock, its data, validation questions).
 
     The lock is None but in the first process. Raises UserError and Stopped.
     """
     device = utils.choose_device(parallel.begin(args.gpu))
     output = args.output or HERE / "saved_models" / run_name(args)
     utils.check_writable(output, "--output")
+    if (output / "last.pth").exists() and not kept:
+        raise UserError(f"{output} holds a run already: name another --output, or --resume")
     recipe, changed = recipe_of(args)
     log(f"{args.model}, recipe {recipe}{f', changed: {changed}' if changed else ''}; {output}")
 
@@ -174,8 +178,6 @@ def train_run(args, kept):
 
     # the model
     held = utils.lock(output) if parallel.is_first() else None
-    if (output / "last.pth").exists() and not kept:
-        raise UserError(f"{output} holds a run already: name another --output, or --resume")
     utils.set_seed(args.seed)
     start = kept or (args.input and checkpoints.read_checkpoint(args.input))
     with parallel.first_alone():
@@ -232,9 +234,10 @@ def train_run(args, kept):
         from tools import calibrate
 
         fit = partial(calibrate.of_validation, model, val, inputs, device, precision)
-        calibrate.finish(args, output, fit if args.calibrate and val else None)
+        fits = args.calibrate and val and calibrate.enough(val)
+        calibrate.finish(args, output, fit if fits else None)
     parallel.end()
-    return output, held, val
+    return output, held, data, val
 
 
 if __name__ == "__main__":

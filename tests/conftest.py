@@ -17,6 +17,13 @@ SHARED = ROOT.parent / "shared"
 sys.path.insert(0, str(ROOT))
 
 
+def pytest_configure(config):
+    """A DeprecationWarning that our own code causes is an error; other packages' stay warnings."""
+    own = {path.stem for path in [*ROOT.glob("*.py"), *ROOT.glob("tests/*.py")]}
+    own = "|".join(sorted(own | {"readers", "tools", "tests"}))
+    config.addinivalue_line("filterwarnings", rf"error::DeprecationWarning:({own})(\.|$)")
+
+
 @pytest.fixture
 def parity():
     """The folder of parity fixtures; skips where it is absent."""

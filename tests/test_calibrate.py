@@ -1,5 +1,6 @@
 """tools/calibrate.py: temperatures by hand and fitted, and runs that end with one."""
 
+import argparse
 import json
 import math
 import signal
@@ -11,9 +12,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import ROOT, SMALL, run_script
+from set_folders import own
 
 import settings
 from base_model import VQAModel
+from dataset_RAD import find_data
 from readers.checkpoints import build, check_checkpoint, make_model, read_checkpoint
 from tools import calibrate
 from utils import UserError
@@ -80,7 +83,7 @@ def test_a_temperature_of_a_checkpoint_reaches_the_model_within_a_prior(run):
 def test_the_command_line_of_a_companion_gives_the_same_settings(tmp_path):
     line = "--recipe tuned --no-gate --freeze_encoders --lr 0.01 --epochs 3 --gpu -1 --loss ce"
     args, _ = settings.parse_args([*line.split(), "--RAD_dir", str(tmp_path)])
-    parser = settings.make_parser(settings.argparse.ArgumentParser(add_help=False))
+    parser = settings.make_parser(argparse.ArgumentParser(add_help=False))
     options = calibrate.options_of(args, parser)
     again, _ = settings.parse_args(["--recipe", "tuned", *options])
     assert vars(again) == vars(args)
@@ -115,8 +118,36 @@ def test_a_run_ends_with_a_temperature_and_without_its_optimizer(
 
 def test_too_few_validation_questions_give_no_temperature(run, capsys):
     assert "temperature" not in last(run)
-    assert calibrate.of_validation(None, [None] * 49, None, None, None, None) is None
+    assert not calibrate.enough([None] * 49)
     assert "not calibrated: 49 validation questions" in capsys.readouterr().out
+    assert calibrate.enough([None] * 50) and not capsys.readouterr().out
+
+
+def test_too_few_questions_train_no_companion(tmp_path, monkeypatch, capsys):
+    """A fifth of 80 questions is too few: no second run, one line, and no temperature."""
+    monkeypatch.setattr(calibrate, "run_process", lambda _: pytest.fail("it trained a companion"))
+    options = ["--RAD_dir", own(tmp_path / "set"), "--epochs", 1, "--output", tmp_path / "run"]
+    run_script("train.py", *options, *TUNED)
+    out = capsys.readouterr().out
+    assert out.count("not calibrated: ") == 1 and "validation questions, at least 50" in out
+    assert "temperature" not in out and "temperature" not in last(tmp_path / "run")
+    assert not (tmp_path / "run" / "companion").exists()
+
+
+def test_a_companion_without_a_temperature_gives_none(run, tiny, tmp_path, monkeypatch, capsys):
+    """Its last.pth is as any run's that had too few validation questions."""
+    for folder in (tmp_path, tmp_path / "companion"):
+        folder.mkdir(exist_ok=True)
+        for name in ("last.pth", "best.pth"):
+            (folder / name).write_bytes((run / name).read_bytes())
+    args, _ = settings.parse_args(["--recipe", "tuned", "--output", str(tmp_path)])
+    commands = []
+    monkeypatch.setattr(calibrate, "run_process", commands.append)
+    data = find_data(tiny, log=lambda _: None)
+    parser = settings.make_parser(argparse.ArgumentParser(add_help=False))
+    calibrate.companion(args, parser, tmp_path, data)
+    assert len(commands) == 1 and "temperature" not in last(tmp_path)
+    assert "temperature" not in capsys.readouterr().out
 
 
 def test_a_run_without_validation_has_a_companion_that_can_be_stopped(tiny, tmp_path, heeded):
@@ -139,6 +170,4 @@ def test_a_run_without_validation_has_a_companion_that_can_be_stopped(tiny, tmp_
     assert not list(companion.glob("*.pth"))
     rows = [json.loads(line) for line in (companion / "log.jsonl").read_text().splitlines()]
     assert len(rows) == 2 and "val_score" in rows[1]
-    many = about["validation_questions"] >= calibrate.FEWEST
-    assert many or last(output)["temperature"] == 1.0
     assert last(output)["temperature"] == read_checkpoint(output)["temperature"]

@@ -60,7 +60,9 @@ def test_the_same_seed_gives_the_same_bits_and_resume_goes_on(run, tiny, tmp_pat
     """
     again = tmp_path / "again"
     stop_after_an_epoch("--RAD_dir", tiny, "--epochs", 2, "--output", again, *SMALL, *KEEP)
-    line = fails("train.py", "--RAD_dir", tiny, "--output", again, *SMALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.rad, "find_data", lambda *_, **__: pytest.fail("it read data"))
+        line = fails("train.py", "--RAD_dir", tiny, "--output", again, *SMALL)
     assert "holds a run already" in line
     run_script("train.py", "--output", again, "--resume")
     assert last(run)["epoch"] == last(again)["epoch"] == 1
@@ -211,8 +213,10 @@ def test_weights_of_another_run_take_this_run_s_loss(run, tiny):
 def test_help_shows_the_defaults_of_the_named_recipe(capsys):
     for recipe, default in (("paper", 32), ("tuned", 64)):
         with pytest.raises(SystemExit):
-            train.parse_args(["--recipe", recipe, "--help"])
-        assert f"questions a step (default: {default})" in capsys.readouterr().out
+            run_script("train.py", "--recipe", recipe, "--help")
+        shown = capsys.readouterr().out
+        assert f"questions a step (default: {default})" in shown
+        assert shown.count("Train a medical VQA model") == 1
 
 
 def test_official_command_line():

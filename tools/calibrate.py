@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import engine
 import parallel
+from dataset_RAD import own_parts
 from journal import duration
 from readers.checkpoints import read_checkpoint, save_checkpoint
 from readers.safe_load import load_checkpoint
@@ -49,14 +50,18 @@ def fit_temperature(probabilities, right, softmax):
     return float(min(GRID, key=loss))
 
 
-def of_validation(model, questions, inputs, device, precision, state):
-    """The temperature of a run's checkpoint `state`, fitted on its validation questions, or None.
-
-    model: gets the checkpoint's weights. None where there are too few questions.
-    """
+def enough(questions):
+    """True where these validation questions can give a temperature; else a line says why not."""
     if len(questions) < FEWEST:
         log(f"not calibrated: {len(questions)} validation questions, at least {FEWEST} are wanted")
-        return None
+    return len(questions) >= FEWEST
+
+
+def of_validation(model, questions, inputs, device, precision, state):
+    """The temperature of a run's checkpoint `state`, fitted on its validation questions.
+
+    model: gets the checkpoint's weights.
+    """
     model.load_state_dict(state["model"])
     probabilities = engine.predict(model, questions, inputs, device, precision)
     labels = torch.tensor([q.label for q in questions])
@@ -95,14 +100,15 @@ def options_of(args, parser):
     return options
 
 
-def companion(args, parser, output):
+def companion(args, parser, output, data):
     """Calibrate a run that trained on all questions, by a run beside it that holds a fifth out.
 
     It has the same settings, goes on where it was stopped, and leaves its log in `companion/`.
-    Raises Stopped, and UserError where it fails.
+    data: the run's RadData; too few questions of it train no companion. Raises Stopped, and
+    UserError where the companion fails.
     """
     own, kept = output / "companion", read_checkpoint(output / "last.pth")
-    if "temperature" in kept:
+    if "temperature" in kept or not enough(own_parts(data, HELD_OUT, args.split, args.seed)[1]):
         return
     if args.input:
         log("not calibrated: the checkpoint of --input may know the questions to be held out")
@@ -128,7 +134,7 @@ def companion(args, parser, output):
             f"the companion run in {own} ended with exit code {code}: --resume goes on with it, "
             "--no-calibrate leaves it out"
         )
-    temperature = read_checkpoint(own / "last.pth").get("temperature", 1.0)
+    temperature = read_checkpoint(own / "last.pth").get("temperature")
     finish(args, output, lambda state: temperature)
     for path in own.glob("*.pth"):  # its log is its use from here on
         path.unlink()
