@@ -92,6 +92,10 @@ class RadData:
         """True where training has frame records."""
         return any(q.phrase_type == "frame" for q in self.train)
 
+    def titled(self, split):
+        """Name and digest, and the split where there are two, for a line to read."""
+        return f"{self.name} ({self.digest})" + f", {split} split" * self.frames
+
     def about(self):
         """Name, digest, folder and options, as checkpoints and results keep them."""
         about = {"name": self.name, "digest": self.digest, "folder": str(self.folder)}

@@ -124,7 +124,7 @@ def parse_args(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--input", type=Path, help="run folder or checkpoint file (default: the newest run)")
-    add("--epoch", type=int, help="the checkpoint of this epoch (default: the best one)")
+    add("--epoch", type=int, help="the checkpoint of this epoch, from 0 (default: the best one)")
     add("--output", type=Path, help=".pt2 or .onnx file (default: model.pt2 in the run's folder)")
     args = parser.parse_args(arguments)
     if args.output and args.output.suffix not in (".pt2", ".onnx"):

@@ -90,7 +90,7 @@ def open_writer(folder):
 def write_test_scores(folder, epoch, results):
     """Add the scores of an evaluation to the curves of its run, if the run has curves.
 
-    epoch: the evaluated one; results: {protocol: content of results.json}.
+    epoch: the evaluated one, from 0; results: {protocol: content of results.json}.
     """
     curves = folder / "tensorboard"
     if epoch is None or not curves.is_dir() or not writable(curves):
@@ -99,12 +99,15 @@ def write_test_scores(folder, epoch, results):
         for title, one in results.items():
             for group in ("OPEN", "CLOSED", "ALL"):
                 name = f"test {title.replace('+', 'and')}/{group.lower()}"
-                writer.add_scalar(name, one[group]["score"], epoch)
+                writer.add_scalar(name, one[group]["score"], epoch + 1)
         writer.close()
 
 
 class Journal:
-    """The records of one run of training in its folder. Process 0 alone keeps any."""
+    """The records of one run of training in its folder. Process 0 alone keeps any.
+
+    Its rows count epochs from 0, as files do. Lines and curves are for people, and count from 1.
+    """
 
     def __init__(self, folder):
         self.folder, self.writer, self.told = folder, None, time.monotonic()
@@ -127,7 +130,8 @@ class Journal:
                     k: v if isinstance(v, (bool, int, float)) else str(v)
                     for k, v in settings.items()
                 }
-                last = {f"last {name}": value for name, value in history[-1].items()}
+                row = history[-1] | {"epoch": history[-1]["epoch"] + 1}
+                last = {f"last {name}": value for name, value in row.items()}
                 self.writer.add_hparams(plain, last, run_name=".")
         finally:
             if self.writer:
@@ -161,8 +165,8 @@ class Journal:
         if is_first():
             self.write_log(history)
         if self.writer:
-            for name, number in row.items():
-                self.writer.add_scalar(name, number, row["epoch"])
+            for name in row.keys() - {"epoch"}:
+                self.writer.add_scalar(name, row[name], row["epoch"] + 1)
             self.writer.flush()
         shown = [f"{name} {value:.4g}" for name, value in row.items() if name != "epoch"]
         shown += ["best"] * is_best
@@ -184,10 +188,10 @@ def tell_scores(results, rows, data):
 
     first, last = next(iter(results.values())), list(results.values())[-1]
     epoch = "" if first["epoch"] is None else f", epoch {first['epoch'] + 1}"
-    epoch += f" (--epoch {first['epoch']})" if epoch else ""
+    epoch += f" (--epoch {first['epoch']}, from 0)" if epoch else ""
     log(
-        f"{first['model']}, recipe {first['recipe']}, {first['checkpoint']}{epoch}; {data.name} "
-        f"({data.digest}), {first['split']} split; accuracy in %:"
+        f"{first['model']}, recipe {first['recipe']}, {first['checkpoint']}{epoch}; "
+        f"{data.titled(first['split'])}; accuracy in %:"
     )
     log(format_table(results, {title: one["interval95_percent"] for title, one in results.items()}))
     twins = last["groups"].get("twin", {}).items()

@@ -117,6 +117,7 @@ def main():
     about |= {"epoch": epoch, "checkpoint": str(path), "evaluated": now(), **place()}
     about["seconds"] = round(time.perf_counter() - began, 1)
     about |= {"data": data.about(), "training_questions": len(training), **only}
+    about["frame_records"] = data.frames
     results = {}  # of each protocol: the content of its file
     protocols = protocols_of(rows)
     (output / "results_all.json").unlink(missing_ok=True)  # of other data that were there before

@@ -219,7 +219,7 @@ def train_run(args, kept):
     if kept:
         trainer.restore(kept, output / "last.pth")
     numbers = f"{len(train)} training and {len(val)} validation questions, {data.ntoken} words"
-    log(f"{data.name} ({data.digest}), {args.split} split: {numbers}, {data.num_answers} answers")
+    log(f"{data.titled(args.split)}: {numbers}, {data.num_answers} answers")
     how, size = "frozen" if frozen else "trained", sum(p.numel() for p in model.parameters())
     log(f"encoders: {description}, {how}; {device}, {precision}; {size:,} parameters")
 

@@ -240,7 +240,7 @@ def find_checkpoint(path, epoch, runs):
     found = official | found
     if epoch not in found:
         there = ", ".join(map(str, sorted(found))) or "none"
-        raise UserError(f"{path} has no checkpoint of epoch {epoch}; there are: {there}")
+        raise UserError(f"{path} has no --epoch {epoch}; counted from 0 there are: {there}")
     return found[epoch], f"{path.resolve().name}_epoch_{epoch}"
 
 

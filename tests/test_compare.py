@@ -162,6 +162,7 @@ def test_a_list_of_all_runs(tmp_path, capsys, monkeypatch):
     assert cells[1:4] == ["50.0", "75.0", "66.7"] and cells[5:8] == ["25.0", "75.0", "50.0"]
     assert cells[9] == "-" and cells[-4:] == ["tuned,", "changed:", "blocks", "1"]
     assert "CMSA, question only" in lines[1] and "CMSA, image only" in lines[0]
+    assert "  epoch, from 1  " in head and "  13  " in lines[0]
     scores.main([str(results), "--json"])
     found = json.loads(capsys.readouterr().out)
     assert [run["epoch"] for run in found["runs"]] == [12, None, 3]

@@ -90,6 +90,12 @@ def test_the_curves_have_losses_by_step_scores_and_settings(tmp_path):
     assert values["loss by step"] == [3.0, 2.0, 1.0]
     assert values["val_score"] == [0.5] and values["last val_score"] == [0.5]
     assert values["test freeform and para/all"] == [0.25]
+    # counted from 1, unlike the rows
+    assert [found.Scalars(tag)[0].step for tag in ("val_score", "test freeform and para/all")] == [
+        1,
+        1,
+    ]
+    assert values["last epoch"] == [1.0] and "epoch" not in values
     assert "_hparams_/session_start_info" in found.summary_metadata
     journal.write_test_scores(tmp_path / "none", 0, {})
     assert not (tmp_path / "none").exists()

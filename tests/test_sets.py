@@ -30,8 +30,8 @@ def test_three_fields_are_enough(tmp_path):
     assert first.question_types == ("OTHER",) and first.image_name == "part 0/p0.png"
     assert not data.organs and not data.frames and data.name == "own set d"
     text = "\n".join(summary(data, None))
-    assert "training (official)" in text and "clean" not in text
-    assert "highest possible score, official split: 100.0 (all questions)" in text
+    assert "training   " in text and "clean" not in text and " split" not in text
+    assert "highest possible score: 100.0 (all questions)" in text
 
 
 @pytest.mark.parametrize("field", OPTIONAL)
@@ -141,12 +141,15 @@ def test_from_own_data_to_results(tmp_path, capfd):
         16,
     ]
     run_script("train.py", *options)
-    assert "NOTE: one encoder, as by --no-distmodal: the set names" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert "NOTE: one encoder, as by --no-distmodal: the set names" in out
+    assert "\nown set d (" in out and " split" not in out
     kept = json.loads((run / "run.json").read_text())
     assert kept["settings"]["distmodal"] is False and kept["changed"]["distmodal"] is False
     results.mkdir()
     (results / "results_all.json").write_text("{}")  # of another set
     run_script("test.py", "--input", run, "--output", results, "--gpu", -1)
+    assert "; own set d (" in (out := capfd.readouterr().out) and " split" not in out
     names = {path.name for path in results.iterdir()}
     assert names == {"results.json", "predictions.json", "report.html"}
     content = json.loads((results / "results.json").read_text())
@@ -158,9 +161,9 @@ def test_from_own_data_to_results(tmp_path, capfd):
     assert content["groups"]["image_in_training"]["unseen"]["count"] == 20
     report = (results / "report.html").read_text()
     assert "all questions" in report and "freeform" not in report
-
+    assert "<dt>Split</dt>" not in report and "official" not in report
     listed = "\n".join(format_list(list_runs([tmp_path])))
-    assert "all questions" in listed and "freeform" not in listed
+    assert "all questions" in listed and "freeform" not in listed and "official" not in listed
     assert "all questions" in "\n".join(format_runs(compare_runs([results, results])))
 
 

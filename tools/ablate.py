@@ -199,7 +199,7 @@ def main():
         split_validation(questions, FRACTION, args.split, 100 + draw) for draw in range(args.draws)
     ]
     print(
-        f"{data.name} ({data.digest}), {args.split} split, {args.draws} draws of "
+        f"{data.titled(args.split)}, {args.draws} draws of "
         f"{len(draws[0][1])} validation questions; accuracy in %, in brackets its mean difference "
         "to the first row and the standard deviation of that over the draws\n\n"
         f"| settings | {' | '.join(GROUPS)} | seconds |\n|---|{'---|' * (len(GROUPS) + 1)}",

@@ -129,7 +129,7 @@ def list_runs(folders):
     """The runs anywhere below some folders of results, the newest last, from their results.json.
 
     Returns {"runs": [{"path", "evaluated", those of SHOWN, "scores"}], "left out": {path: why}}.
-    Raises UserError where no run can be shown.
+    Its epochs count from 0, as in files. Raises UserError where no run can be shown.
     """
     found, left_out = [], {}
     for folder in folders:
@@ -144,7 +144,7 @@ def list_runs(folders):
             first = next(iter(results.values()))
             time = _time(first.get("evaluated"), path / FILES[0])
             run = {"path": str(path), "evaluated": time.isoformat(timespec="seconds")}
-            run |= {key: first[key] for key in SHOWN}
+            run |= {key: first[key] for key in SHOWN} | {"split": split_of(first)}
             run["scores"] = {title: _entries(one) for title, one in results.items()}
             found.append((time, run))
     if not found:
@@ -190,6 +190,14 @@ def _entries(results):
     }
 
 
+def split_of(results):
+    """ "official" or "clean"; None where the set has no frame records, and so one split only.
+
+    results: content of a results.json; one that does not say has two splits.
+    """
+    return results["split"] if results.get("frame_records", True) else None
+
+
 def recipe_line(results):
     """ "paper", or "paper, changed: blocks 1" where settings differ from the recipe's."""
     changed = ", ".join(f"{name} {value}" for name, value in results["changed"].items())
@@ -225,17 +233,18 @@ def format_list(found):
     """The lines for the content of `list_runs`: a run a line, long texts at its end."""
     titles = _titles(found["runs"])
     heads = len(titles) * ["open", "closed", "all, 95%"]
-    rows = [["run", *heads, "epoch", "evaluated", "model", "split", "data", "recipe"]]
+    rows = [["run", *heads, "epoch, from 1", "evaluated", "model", "split"]]
+    rows[0] += ["data", "recipe"]
     for run in found["runs"]:
         row = [run["path"]]
         for title in titles:
             scores = run["scores"].get(title, NO_SCORES)
             row += [_cell(scores["OPEN"], ""), _cell(scores["CLOSED"], "")]
             row.append(_cell(scores["ALL"], "{:.0f}-{:.0f}"))
-        row.append("-" if run["epoch"] is None else str(run["epoch"]))
+        row.append("-" if run["epoch"] is None else str(run["epoch"] + 1))
         row.append(run["evaluated"][:16].replace("T", " "))
         only = [key.replace("_", " ") for key in ("question_only", "image_only") if run[key]]
-        row += [", ".join([run["model"], *only]), run["split"]]
+        row += [", ".join([run["model"], *only]), run["split"] or "-"]
         rows.append([*row, f"{run['data']['name']} {run['data']['digest'][:6]}", recipe_line(run)])
     above = {1 + 3 * index: title for index, title in enumerate(titles)}
     lines = columns(rows, {0, *range(len(heads) + 2, len(heads) + 7)}, above)

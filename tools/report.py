@@ -24,7 +24,7 @@ from readers.json_files import read_json
 from readers.results import read_results, read_run
 from scores import protocols_of
 from tools import report_tables as tables
-from tools.compare import recipe_line
+from tools.compare import recipe_line, split_of
 from tools.maps import OCCLUSION
 from tools.report_charts import calibration_chart, training_charts
 from tools.report_gallery import choose_gallery, make_cards
@@ -63,6 +63,9 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None, rows=N
     shown = attempt(missing, "maps", find_maps, results, data, model, inputs)
     model, inputs, data = shown or (None, None, data)
     run, settings, history, companion = read_history(results, missing)
+    # people count epochs from 1, and files from 0
+    history = [row | {"epoch": row["epoch"] + 1} for row in history]
+    epoch = None if results["epoch"] is None else results["epoch"] + 1
     baselines = {}
     if data is not None:
         training = training_questions(data, results["split"])
@@ -78,6 +81,10 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None, rows=N
         "run": folder.resolve().name,
         "results": results,
         "recipe": recipe_line(results),
+        "split": split_of(results),
+        "epoch": epoch,
+        "epochs": part_of(run, "settings").get("epochs"),
+        "softmax": model.softmax if model else part_of(run, "model_arguments").get("softmax"),
         "when": {"Trained": told(run, "began"), "Evaluated": told(results, "evaluated")},
         "phantom": "phantom" in results["data"]["name"].lower(),
         "total": len(rows),
@@ -90,8 +97,8 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None, rows=N
         "log_columns": {
             key: title for key, title in LOG_COLUMNS.items() if any(key in row for row in history)
         },
-        "charts": training_charts(history, results["epoch"]) if len(history) > 1 else [],
-        "gap": tables.overfitting(history, results["epoch"]),
+        "charts": training_charts(history, epoch) if len(history) > 1 else [],
+        "gap": tables.overfitting(history, epoch),
         "companion": companion,
         "settings": settings,
         "calibration": calibrated,
@@ -177,7 +184,7 @@ def find_maps(results, data, model, inputs):
     kept = read_checkpoint(path)
     if kept["epoch"] != results["epoch"]:
         raise UserError(
-            f"{path} now holds epoch {kept['epoch']}, and epoch {results['epoch']} was evaluated"
+            f"{path} now holds epoch {kept['epoch'] + 1}, and another one was evaluated"
         )
     check_vocabulary(kept, data, path)
     model, settings = make_model(kept, path), kept["settings"]
@@ -248,17 +255,27 @@ def neighbours(folder, rows, results):
     return found
 
 
+def part_of(run, name):
+    """A dictionary in run.json; {} where there is none."""
+    return part if isinstance(part := run.get(name), dict) else {}
+
+
 def grouped_settings(run, changed):
     """The settings for the page: {"changed": lines, "others": {title: lines}} of (name, text).
 
     run: run.json; changed: those that differ from the recipe.
     """
-    parts = {"Settings": run.get("settings"), "Model": run.get("model_arguments")}
-    parts["Prior"] = run.get("prior_arguments")
-    parts = {title: part if isinstance(part, dict) else {} for title, part in parts.items()}
+    names = {"Settings": "settings", "Model": "model_arguments", "Prior": "prior_arguments"}
+    parts = {title: part_of(run, name) for title, name in names.items()}
     shown = {"settings", "model_arguments", "prior_arguments", "recipe", "changed"}
     shown |= {"began", "seconds", "commit", "host"}  # in the page's head
     parts["Run"] = {key: value for key, value in run.items() if key not in shown}
+    if isinstance(resumed := run.get("resumed"), list):
+        parts["Run"]["resumed"] = "; ".join(
+            f"{told(one, 'time')}, with epoch {one['epoch'] + 1}"
+            for one in resumed
+            if isinstance(one, dict) and type(one.get("epoch")) is int
+        )
     out = {"recipe", *changed}
     parts["Settings"] = {key: value for key, value in parts["Settings"].items() if key not in out}
     others = {title: lines for title, part in parts.items() if (lines := flat(part))}

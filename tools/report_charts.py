@@ -48,7 +48,8 @@ def chart(name, label, draw):
 def training_charts(log, epoch):
     """The curves of loss and score by epoch, two SVGs, training and validation side by side.
 
-    log: rows of log.jsonl, at least two; epoch: the evaluated one, or None. The space between the
+    log: rows of log.jsonl, at least two, and epoch, the evaluated one or None, which both count
+    epochs from 1. The space between the
     curves of the score is shaded where training is ahead.
     """
     from matplotlib.ticker import MaxNLocator
@@ -66,7 +67,7 @@ def training_charts(log, epoch):
             )
         if any(row["epoch"] == epoch for row in log):
             axis.axvline(epoch, color=INK, linewidth=1, linestyle=":", label="evaluated epoch")
-        axis.set(xlabel="epoch", ylabel=ylabel)
+        axis.set(xlabel="epoch, from 1", ylabel=ylabel)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.figure.legend(loc="outside upper center", ncols=3, fontsize=9)
 

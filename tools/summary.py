@@ -13,9 +13,12 @@ from utils import UserError
 
 
 def summary(data, clean):
-    """Lines of text on a RadData. `clean`: the training questions of its clean split, or None."""
-    splits = {"official": data.train} | ({"clean": clean} if clean else {})
-    parts = {f"training ({split})": part for split, part in splits.items()}
+    """Lines of text on a RadData.
+
+    clean: the training questions of its clean split; None for a set that has no splits.
+    """
+    splits = {"official": data.train, "clean": clean} if clean else {"": data.train}
+    parts = {f"training{split and f' ({split})'}": part for split, part in splits.items()}
     parts |= ({"validation": data.validation} if data.validation else {}) | {"test": data.test}
     return [
         f"{data.name}: {data.folder}",
@@ -55,7 +58,10 @@ def _test_facts(data):
 
 
 def _ceiling(split, training, test):
-    """A line on the share of test questions whose answer occurs in a split's training part."""
+    """A line on the share of test questions whose answer occurs in a split's training part.
+
+    split: its name, or "" for the only one.
+    """
     known = {q.label for q in training}
     typed = any(q.phrase_type for q in test)
     parts = {
@@ -67,7 +73,7 @@ def _ceiling(split, training, test):
         for title, part in parts.items()
         if part
     ]
-    return f"highest possible score, {split} split: {', '.join(shares)}"
+    return f"highest possible score{split and f', {split} split'}: {', '.join(shares)}"
 
 
 def main(arguments=None):
