@@ -25,7 +25,7 @@ from dataset_MTPT import (
     in_order,
     to_device,
 )
-from dataset_RAD import find_data
+from dataset_RAD import NO_ORGANS, find_data
 from decoders import PretrainingModel, pretraining_loss
 from engine import Trainer, batches
 from features import to_float
@@ -39,6 +39,7 @@ from image_type import (
 from journal import write_run
 from readers import checkpoints, pretraining
 from readers.images import read_image
+from readers.sets import add_options
 from readers.vectors import EMBEDDING_DIMS, find_embedding
 from readers.weights import imagenet_start
 from tools import organ_results
@@ -75,7 +76,9 @@ def parse_args(arguments=None, earlier=None):
     add = parser.add_argument_group("data").add_argument
     add("--organ", choices=organs, default="all", help="image_type: the classifier alone")
     add("--MTPT_dir", type=Path, help="folder with abdomen/, brain/, chest/ (None: data_MTPT)")
-    add("--RAD_dir", type=Path, help="VQA-RAD, whose questions are used (None: as in train.py)")
+    text = "VQA-RAD or another set, whose questions are used (None: as in train.py)"
+    add("--RAD_dir", "--data_dir", type=Path, help=text)
+    add_options(add)
     add = parser.add_argument_group("model").add_argument
     add("--encoder", choices=["auto", *CHANNELS], default="auto", help="auto: the paper's "
         "ResNet-34 where its ImageNet weights can be had")  # fmt: skip
@@ -380,7 +383,9 @@ def main():
     with parallel.first_alone():
         sets = find_organ_sets(args.MTPT_dir, organs)
     with parallel.first_alone():
-        data = find_data(args.RAD_dir, log=log)
+        data = find_data(args.RAD_dir, vars(args), log=log)
+    if not data.organs:
+        raise UserError(f"--RAD_dir {data.folder} can't serve pre-training: {NO_ORGANS}")
     start_of = functools.cache(imagenet_start)
     for name in trained:
         pretrain_organ(sets[name], data, args, device, results_dir, start_of)

@@ -8,7 +8,7 @@ import engine
 import utils
 from base_model import CHANNELS
 from readers import checkpoints, vectors, weights
-from readers.sets import CHOICES
+from readers.sets import add_options
 from text_rules import QUESTION_LEN
 from utils import UserError
 
@@ -89,9 +89,7 @@ def make_parser(first, description=None):
     parser = argparse.ArgumentParser(parents=[first], allow_abbrev=False, **options)
     add = parser.add_argument_group("data").add_argument
     add("--RAD_dir", "--data_dir", type=Path, help="VQA-RAD, SLAKE, VQA-Med, parquet, your own")
-    for name, (values, _) in CHOICES.items():
-        add(f"--{name}", choices=values, default=values[0], help="of the sets that have it")
-    add("--organ_map", type=Path, help="JSON file: names of organs to ABD, HEAD or CHEST")
+    add_options(add)
     add("--split", choices=["official", "clean"], default="official", help="clean: no leak")
     text = "share of questions held out to choose the epoch, where the set has no part for it"
     add("--val_fraction", type=float, help=text)

@@ -23,6 +23,13 @@ CHOICES = {  # options of the command line, their values, the usual one first, a
 }
 
 
+def add_options(add):
+    """The arguments of a command line that choose among a set's records. add: a parser's method."""
+    for name, (values, _) in CHOICES.items():
+        add(f"--{name}", choices=values, default=values[0], help="of the sets that have it")
+    add("--organ_map", type=Path, help="JSON file: names of organs to ABD, HEAD or CHEST")
+
+
 def read_set(folder, options, log):
     """(the data set in `folder` as a DataSet, its options as they are kept). Raises UserError.
 

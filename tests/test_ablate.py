@@ -46,11 +46,16 @@ def test_the_stand_in_sees_the_image_only_where_it_may():
 
 def test_a_table_without_a_look_at_the_test_questions(tiny, tmp_path, monkeypatch, capsys):
     data = replace(find_data(tiny, log=lambda _: None), test=None)
-    monkeypatch.setattr(ablate, "find_data", lambda *a, **k: data)
+    asked = []
+    monkeypatch.setattr(
+        ablate, "find_data", lambda folder, options, **_: asked.append(options) or data
+    )
     rows = ["epochs=2 width=32", "epochs=2 width=32", "epochs=1 width=16 image=0"]
     options = ["--draws", "2", "--gpu", "-1", "--json", str(tmp_path / "table.json")]
+    options += ["--language", "zh"]
     monkeypatch.setattr(sys, "argv", ["ablate.py", *options, *rows])
     ablate.main()
+    assert asked[0]["language"] == "zh" and asked[0]["categories"] == "three"
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| epochs")]
     found = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert [row["changes"] for row in found] == rows and len(printed) == 3

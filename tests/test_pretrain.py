@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from pretraining_runs import SMALL, call
+from set_folders import own
 
 import pretrain
 from base_model import make_encoder
@@ -98,6 +99,20 @@ def test_folders_that_are_read_only_are_refused_at_once(tmp_path, monkeypatch):
         call("--gpu", -1, "--output", sealed / "w", "--results", tmp_path / "r")
     with pytest.raises(UserError, match=f"{sealed}/r can't be written: .* with --results"):
         call("--gpu", -1, "--output", tmp_path / "w", "--results", sealed / "r")
+
+
+def test_questions_of_another_set(organ_sets, tmp_path, monkeypatch):
+    """Its records are chosen as in train.py; a set without the organs can't be used."""
+    wanted = pretrain.parse_args(["--language", "zh", "--organ_map", "a.json"])
+    assert (wanted.language, str(wanted.organ_map)) == ("zh", "a.json")
+    options = ["--MTPT_dir", organ_sets, "--output", tmp_path / "w", "--results", tmp_path / "r"]
+    with pytest.raises(UserError, match="own can't serve pre-training: .*--organ_map"):
+        call(*options, "--gpu", -1, "--RAD_dir", own(tmp_path / "own", 10, 5))
+    seen = {}
+    monkeypatch.setattr(pretrain, "find_data", lambda folder, options, **_: seen.update(options))
+    with pytest.raises(AttributeError):  # no data
+        call(*options, "--gpu", -1, "--categories", "all")
+    assert seen["categories"] == "all"
 
 
 def test_polynomial_rate():

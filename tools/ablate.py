@@ -28,6 +28,7 @@ from extras import idf_weights, mean_cells
 from features import model_inputs
 from language_model import QuestionEncoder, WordEmbedding
 from readers.checkpoints import load_part
+from readers.sets import add_options
 from readers.vectors import find_embedding
 from readers.weights import imagenet_state
 from settings import RECIPES
@@ -93,7 +94,8 @@ def parse_args():
     add = parser.add_argument
     base = " ".join(f"{key}={value}" for key, value in BASE.items())
     add("settings", nargs="+", help=f"rows of the table: base, or changes of it: {base}")
-    add("--RAD_dir", type=Path, help="as for train.py")
+    add("--RAD_dir", "--data_dir", type=Path, help="as for train.py")
+    add_options(add)
     add("--split", choices=["official", "clean"], default="official", help="official keeps "
         "rewordings of the validation questions in training, clean drops them")  # fmt: skip
     add("--draws", type=int, default=3, help="random fifths, the same ones for every row")
@@ -188,7 +190,7 @@ def main():
     args = parse_args()
     rows = [(text, read_settings(text)) for text in args.settings]
     device = choose_device(args.gpu)
-    data = find_data(args.RAD_dir, log=log)
+    data = find_data(args.RAD_dir, vars(args), log=log)
     found = find_embedding(data, "glove", log)
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn(data.ntoken, 100, generator=generator)

@@ -6,7 +6,7 @@ from collections import Counter
 from dataset_RAD import find_data, training_questions
 from readers.download import GLOVE_URL, NoNetwork, download_glove, download_public
 from readers.find import data_home
-from readers.sets import CHOICES
+from readers.sets import add_options
 from scores import ONE_PROTOCOL, PROTOCOLS
 from text_rules import QUESTION_LEN
 from utils import UserError
@@ -78,12 +78,12 @@ def _ceiling(split, training, test):
 
 def main(arguments=None):
     """Command line: prepare the data set and print its content, or only download."""
-    parser = argparse.ArgumentParser(description="Prepare a data set and print its content.")
+    style = argparse.ArgumentDefaultsHelpFormatter
+    text = "Prepare a data set and print its content."
+    parser = argparse.ArgumentParser(description=text, formatter_class=style)
     add = parser.add_argument
-    add("--RAD_dir", metavar="DIR", help="folder with the data (default: data_RAD, or a download)")
-    for name, (values, _) in CHOICES.items():
-        add(f"--{name}", choices=values, help=f"of the sets that have it (default: {values[0]})")
-    add("--organ_map", metavar="FILE", help="JSON: names of organs to ABD, HEAD or CHEST")
+    add("--RAD_dir", metavar="DIR", help="folder with the data (None: data_RAD, or a download)")
+    add_options(add)
     add("--download", action="store_true", help="only fetch the public release")
     add("--download_glove", action="store_true", help="only fetch GloVe (glove.6B.zip, 0.8 GB)")
     options = parser.parse_args(arguments)
