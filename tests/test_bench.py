@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import sys
+import time
 
 import pytest
 import torch
@@ -117,6 +118,14 @@ def test_growth_table(tmp_path, quick, fresh_here, light_encoder):
     header, _, line = cells(bench.growth_table(rows))
     assert len(line) == len(header) and dict(zip(header, line))["epoch against the first"] == "1.00"
     assert not any(tmp_path.iterdir())
+
+
+def test_seconds_of_the_processor_do_not_count_waiting(quick):
+    for options, least, most in (([], 0.2, 60), (["--processor"], 0, 0.1)):
+        quick(*options)
+        start = bench_cases.clock("cpu")
+        time.sleep(0.2)
+        assert least <= bench_cases.clock("cpu") - start <= most
 
 
 def test_a_fresh_process(tmp_path, quick):

@@ -55,6 +55,8 @@ def parse_args():
         "times the phantom set's size (default: 1 4 16)")  # fmt: skip
     add("--steps", type=int, help="of an epoch, for --growth; the others are taken to be as fast "
         "(default: 40)")  # fmt: skip
+    add("--processor", action="store_true", help="seconds of the processor in place of the "
+        "clock's, where other work runs on the same CPU")  # fmt: skip
     add("--json", type=Path, metavar="FILE", help="write the seconds of every round there too")
     add("--memory_of", choices=bench_growth.PARTS, help=argparse.SUPPRESS)
     add("--folder", type=Path, help=argparse.SUPPRESS)
@@ -111,7 +113,7 @@ def about(args):
     facts = {"machine": where, "threads": torch.get_num_threads()}
     facts |= {"load_before": round(os.getloadavg()[0], 2), "torch": torch.__version__}
     facts |= {"date": time.strftime("%Y-%m-%d %H:%M")}
-    settings = ("device", "dtype", "batch_size", "blocks", "encoder", "quick")
+    settings = ("device", "dtype", "batch_size", "blocks", "encoder", "quick", "processor")
     return facts | {key: getattr(args, key) for key in settings}
 
 
