@@ -1,17 +1,19 @@
 """The gallery of the report: the choice of its questions, its maps, its cards."""
 
 from collections import Counter
+from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 import torch
-from saved_runs import MANY, small_model
+from saved_runs import MANY, save_results, small_model
 
 from dataset_RAD import find_data
 from engine import predict
 from features import Inputs
 from scores import prediction_rows
-from tools import report_gallery
+from tools import report, report_gallery
 from utils import ORGAN_CODES
 
 CPU = torch.device("cpu")
@@ -98,10 +100,40 @@ def test_words_are_shown_less_the_mean_map(shown, rows):
     card = report_gallery.word_cards(rows[0], question, image, look, mean)
     pictures = [one["picture"] for one in card["maps"]]
     assert len(set(pictures[1:])) == 1 and pictures[0] != pictures[1]
-    assert pictures[1] == report_gallery.jpeg(np.full((88, 88, 3), 90, np.uint8), 65)
+    assert pictures[1] == report_gallery.jpeg(np.full((88, 88, 3), 90, np.uint8), 65, 999)
     assert card["maps"][0]["more"] == pytest.approx(1 / 7) and card["full"] == pytest.approx(
         100 / 7
     )
+
+
+def test_a_page_of_many_questions_stays_small(shown, rows, tmp_path, monkeypatch):
+    """As many test questions as PathVQA has, each on a picture without any even part."""
+    _, data, _, _ = shown
+    random, number = np.random.default_rng(0), 6700
+    with h5py.File(tmp_path / "noise.h5", "w") as file:
+        file["images"] = random.integers(0, 256, (60, 224, 224, 3), dtype=np.uint8)
+    words = tuple(f"word{i}" for i in range(12))
+    like, text = data.test[0], " ".join(words)
+    questions = [
+        like._replace(qid=qid, image=qid % 60, question=text, words=words, tokens=words)
+        for qid in range(number)
+    ]
+    many = [
+        rows[0] | {"qid": qid, "question": text, "image": f"{qid}.jpg", "correct": int(qid % 3 > 0)}
+        for qid in range(number)
+    ]
+    label = data.answers.index(rows[0]["answer"])
+
+    def maps(model, some, inputs):
+        look = random.random((12, 7, 7)), random.random((12, 13))
+        return [(label, random.normal(size=(7, 7)), 1.0, look) for _ in some]
+
+    monkeypatch.setattr(report_gallery, "maps_for", maps)
+    folder = save_results(tmp_path / "many", many, split="official", data=data.about())
+    data = replace(data, test=questions, images_path=tmp_path / "noise.h5")
+    path = report.make_report(folder, data=data, model="any", inputs="any")
+    assert path.read_text("utf-8").count("data:image/jpeg") == 48 * 14
+    assert 2e6 < path.stat().st_size < 3e6
 
 
 def test_answers_of_a_model_without_word_maps(shown, rows):

@@ -23,6 +23,8 @@ from tools.maps import (
 
 CARDS = 48  # questions shown
 SIDE, WORD_SIDE = 192, 88  # pixels of an answer's map, and of a word's
+# the most bytes of a card's pictures, so that 48 of any images are 2.4 MB of base64
+IMAGE_BYTES, ANSWER_BYTES, WORDS_BYTES = 12_000, 8_000, 18_000
 LEAST_PEAK = 4 / 49  # share of a word's look that gets the full colour: an even map stays pale
 ALIKE = 0.9  # share of the model's answers that must be those of predictions.json; bf16 turns few
 
@@ -77,11 +79,14 @@ def read_words(question):
     return question.words[: len(question.tokens)]
 
 
-def jpeg(pixels, quality=82):
-    """A JPEG data URI of uint8 (H, W, 3)."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+def jpeg(pixels, quality, most):
+    """A JPEG data URI of uint8 (H, W, 3), of lower quality where it has over `most` bytes."""
+    while True:
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, optimize=True)
+        if buffer.tell() <= most or quality <= 10:
+            return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+        quality = quality * 4 // 5
 
 
 def make_cards(rows, data, model, inputs, missing):
@@ -109,7 +114,7 @@ def make_cards(rows, data, model, inputs, missing):
     store = ImageStore(data.images_path)
     pixels = [store[[q.image]][0].numpy() for _, q in found]
     for (card, _), image in zip(found, pixels):
-        card["image"] = jpeg(image)
+        card["image"] = jpeg(image, 82, IMAGE_BYTES)
     if model is None:
         return cards, ""
     maps = maps_for(model, [q for _, q in found], inputs)
@@ -123,7 +128,7 @@ def make_cards(rows, data, model, inputs, missing):
         return cards, ""
     for (card, _), image, (_, falls, odds, _) in zip(found, pixels, maps):
         card["answer"] = {
-            "picture": jpeg(cover_falls(image, falls, SIDE), 75),
+            "picture": jpeg(cover_falls(image, falls, SIDE), 75, ANSWER_BYTES),
             "place": place_in_words(falls),
             "sentence": say_falls(falls, odds),
         }
@@ -147,7 +152,7 @@ def word_cards(row, question, image, look, mean):
         {
             "word": word,
             "unknown": word in row["unknown_words"],
-            "picture": jpeg(cover(image, heat, top, WORD_SIDE), 65),
+            "picture": jpeg(cover(image, heat, top, WORD_SIDE), 65, WORDS_BYTES // len(more)),
             "more": float(heat.max()),
             "place": place_in_words(heat),
         }
