@@ -3,7 +3,7 @@
 import shlex
 from itertools import groupby
 
-from readers import parquet, records, slake, vqa_med
+from readers import parquet, path_vqa, records, slake, vqa_med
 from readers.image_names import IMAGE_FOLDERS, PACKED
 from readers.names import find_folders, listing, shown
 from readers.records import ARCHIVE_PICKLES, PUBLIC_JSON, TEST_JSON, TRAIN_JSON
@@ -25,11 +25,11 @@ MANY = 1000  # names of a folder that are looked at for a message
 def find_form(folder):
     """The form of the data in `folder`, or None without data. Raises UserError for a part.
 
-    It is "public", "processed", "archive", "slake", "vqa_med" or "parquet".
+    It is "public", "processed", "archive", "slake", "vqa_med", "path_vqa" or "parquet".
     """
     if form := records.find_form(folder):
         return form
-    others = {"slake": slake, "vqa_med": vqa_med, "parquet": parquet}
+    others = {"slake": slake, "vqa_med": vqa_med, "path_vqa": path_vqa, "parquet": parquet}
     return next((name for name, reader in others.items() if reader.holds(folder)), None)
 
 
@@ -51,9 +51,9 @@ def form_or_error(folder):
             f"{'; ' if (found := advice(folder)) else ''}{found}; looked for '{PUBLIC_JSON}' "
             f"(public release), {TRAIN_JSON} and {TEST_JSON} (processed split), "
             f"{ARCHIVE_PICKLES[0]} beside these two (authors' archive), "
-            "train.json and imgs/ (SLAKE), QAPairsByCategory/ (VQA-Med), "
-            ".parquet files; put one of these there, name another folder by --RAD_dir, or leave "
-            "--RAD_dir out"
+            "train.json and imgs/ (SLAKE), QAPairsByCategory/ (VQA-Med), images/train/ and "
+            "train_qa.json (PathVQA), .parquet files; put one of these there, name another folder "
+            "by --RAD_dir, or leave --RAD_dir out"
         )
     return kind
 

@@ -52,6 +52,24 @@ def find_images(folder, names, places=()):
     return ImageFiles(paths, faults, where)
 
 
+def by_stem(folder):
+    """{folded name without its ending: names} of what is in a folder."""
+    stems = {}
+    for name in listing(folder):
+        stems.setdefault(fold(name.rpartition(".")[0]), []).append(name)
+    return stems
+
+
+def with_ending(name, stems):
+    """The file of an image that a list calls without its ending, .jpg where there is none.
+
+    stems: those of `by_stem`.
+    """
+    usual = name if "." in name else f"{name}.jpg"
+    there = stems.get(fold(name), [])
+    return usual if usual in there or not there else there[0]
+
+
 def _fitting(place, names, same=fold):
     """{name: paths below `place` that it may mean}, whose last parts are alike by `same`.
 

@@ -6,6 +6,7 @@ docs/FORMATS.md section 1 describes it.
 import re
 
 from readers.data_set import DataSet, checked_parts, file_images, image_names, log_skipped
+from readers.image_names import by_stem, with_ending
 from readers.json_files import read_bytes
 from readers.names import find_folders, fold, listing, loose, shown
 from readers.records import check_records
@@ -112,10 +113,7 @@ def _image_folder(folder, part):
         for name in listing(place):
             plain = loose(name)
             if MARKS[part] in plain and plain.endswith(("images", "image")):
-                stems = {}
-                for file in listing(place / name):
-                    stems.setdefault(fold(file.rpartition(".")[0]), []).append(file)
-                return (place / name).relative_to(folder).as_posix(), stems
+                return (place / name).relative_to(folder).as_posix(), by_stem(place / name)
     packed = shown([name for name in listing(folder) if name.lower().endswith(".zip")])
     raise UserError(
         f"{folder} has no folder with the images of the {part} part, as "
@@ -127,11 +125,8 @@ def _record(row, images, organs):
     """A record of a row; the organ is what the part's third category says of the image."""
     image, _, question, answer = row
     within, stems = images
-    usual = image if "." in image else f"{image}.jpg"
-    there = stems.get(fold(image), [])
-    name = usual if usual in there or not there else there[0]
     return {
-        "image_name": f"{within}/{name}",
+        "image_name": f"{within}/{with_ending(image, stems)}",
         "image_organ": organs.get(image, ""),
         "question": question,
         "answer": answer,

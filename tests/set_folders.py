@@ -1,6 +1,7 @@
 """Small made-up data sets in the layouts of SLAKE, VQA-Med and one's own, for several tests."""
 
 import json
+import pickle
 
 import numpy as np
 from PIL import Image
@@ -73,6 +74,32 @@ def slake(folder, validation="validate.json", **parts):
         if name := names[part]:
             (folder / name).write_text(json.dumps(records), encoding="utf-8")
     save_pictures(folder / "imgs", [f"xmlab{number}/source.jpg" for number in range(1, 7)])
+    return folder
+
+
+def path_vqa(folder, place="qas/{}/{}_qa.json", **parts):
+    """PathVQA: a list a part, and images whose names the lists give without an ending.
+
+    place: of the lists, {} stands for the part. parts: lists in place of those of train, val, test.
+    """
+    for number, part in enumerate(("train", "val", "test")):
+        save_pictures(
+            folder / "images" / part, [f"{part}_{i:04}.jpg" for i in range(2)], 60 * number
+        )
+        asked = [
+            ("is it a nerve?", "yes"),
+            ("what is present?", "liver"),
+            ("where?", "in the lobe"),
+        ]
+        records = [
+            {"image": f"{part}_{i % 2:04}", "question": question, "answer": answer}
+            for i, (question, answer) in enumerate(asked[: 3 - number])
+        ]
+        path = folder / place.format(part, part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = parts.get(part, records)
+        dumped = pickle.dumps(content) if path.suffix == ".pkl" else json.dumps(content).encode()
+        path.write_bytes(dumped)
     return folder
 
 

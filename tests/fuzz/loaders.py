@@ -32,6 +32,7 @@ LOADERS = {
     "own": Loader(lambda: [sets.OWN_FILES], data.prepare, 1),
     "slake": Loader(lambda: [sets.SLAKE_FILES], data.prepare, 1),
     "vqa_med": Loader(lambda: [sets.VQA_MED_FILES, sets.TESTED_FILES], data.prepare, 1),
+    "path_vqa": Loader(lambda: [sets.PATH_VQA_FILES, sets.PICKLED_FILES], data.prepare, 1),
     **({"parquet": Loader(sets.parquet_files, data.prepare, 1)} if find_spec("pyarrow") else {}),
     "archive": Loader(lambda: [data.ARCHIVE_FILES], data.prepare, 1.5),
     "prepared": Loader(lambda: [data.prepared()[1]], data.run_prepared, 1, "prepared/"),

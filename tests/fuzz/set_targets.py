@@ -1,5 +1,6 @@
-"""The fuzzer's targets among readers of other data sets: SLAKE, VQA-Med, parquet, one's own."""
+"""The fuzzer's targets among readers of other sets: SLAKE, VQA-Med, PathVQA, parquet, own."""
 
+import pickle
 from functools import cache
 from importlib.util import find_spec
 
@@ -49,6 +50,15 @@ VQA_MED_FILES = _vqa_med("train", "Training", 1) | _vqa_med("val", "Validation",
 TEST_LIST = b"synpic0|modality|is it ct?|maybe#no\nsynpic0|organ|which?|caf\xe9"
 TESTED_FILES = VQA_MED_FILES | {"Test/VQAMed_Test_Questions_w_Ref_Answers.txt": TEST_LIST}
 TESTED_FILES |= {"Test/Test_Images/synpic0.png": PICTURES[0]}
+
+
+ASKED = {"image": "pic", "question": "is it a nerve?", "answer": "yes"}
+PATH_VQA_FILES = {f"images/{part}/pic.png": PICTURES[1] for part in ("train", "val", "test")}
+PICKLED_FILES = PATH_VQA_FILES | {
+    f"qas/{part}_qa.pkl": pickle.dumps([ASKED, ASKED]) for part in ("train", "test")
+}
+PATH_VQA_FILES |= {f"qas/{part}/{part}_qa.json": as_json([ASKED]) for part in ("train", "val")}
+PATH_VQA_FILES |= {"qas/test/test_qa.json": as_json([ASKED, ASKED | {"answer": ""}])}
 
 
 @cache
