@@ -124,7 +124,8 @@ def make_parser(first, description=None):
     add("--label_smoothing", type=float, help="in [0, 1), of --loss ce")
     add("--word_dropout", type=float, help="share of word-vector numbers left out, in [0, 1)")
     add("--schedule", choices=list(engine.RATES), help="steps: the paper's; cosine: down to 0")
-    add("--input", type=Path, help="checkpoint that the weights start from")
+    text = "run of any data set, or checkpoint, that the weights start from"
+    add("--input", "--init", type=Path, help=text)
     text = "None: 80; frozen encoders 30, or 15 with the cosine schedule; phantom set 4 or 12"
     add("--epochs", "--epoch", type=int, help=text)
     add("--batch_size", type=int, help="questions a step")

@@ -22,12 +22,13 @@ from extras import PRIOR_COMPONENTS, PriorOutput, idf_weights, mean_cells
 from features import model_inputs
 from image_type import train_on_questions
 from journal import write_run
+from language_model import WordEmbedding
 from readers import checkpoints, vectors, weights
 from settings import make_parser, parse_args, recipe_of, run_name
 from utils import HERE, ORGANS, UserError, log
 
 EPOCHS = {"real": {"steps": 30, "cosine": 15}, "phantom": {"steps": 4, "cosine": 12}}  # frozen
-# arguments that must match the checkpoint of --input
+# arguments that must match the checkpoint of --init
 MODEL = "model rnn num_hid blocks use_spatial num_stacks gamma distmodal gate prior".split()
 
 
@@ -58,14 +59,7 @@ def new_model(args, data, frozen):
     prior_arguments = sizes | prior_arguments if args.prior else None
     model = checkpoints.build(model_arguments, prior_arguments)
     if found:
-        table, description = torch.from_numpy(found[0]), f"{description}; {found[1]}"
-        if args.idf:
-            idf = idf_weights(rad.training_questions(data, args.split), data.ntoken)
-            table = table * torch.from_numpy(idf)[:, None]  # (ntoken, word_dim)
-            description += " times idf"
-        model.w_emb.initialise(table)
-        if args.prior:
-            model.prior.w_emb.initialise(table)
+        description += f"; {start_words(model, *found, args, data)}"
     if start:
         weights.start_encoders(model.image, start, description)
     if args.distmodal and (part := parts.get(weights.IMAGE_TYPE_ARGUMENT)):
@@ -78,22 +72,46 @@ def new_model(args, data, frozen):
     return model, arguments, description
 
 
+def start_words(model, table, description, args, data):
+    """Start all word tables of a model from vectors (ntoken, dim); returns a description."""
+    table = torch.from_numpy(table)
+    if args.idf:
+        idf = idf_weights(rad.training_questions(data, args.split), data.ntoken)
+        table = table * torch.from_numpy(idf)[:, None]  # (ntoken, word_dim)
+        description += " times idf"
+    for part in model.modules():
+        if isinstance(part, WordEmbedding):
+            part.initialise(table)
+    return description
+
+
 def old_model(args, kept, path, data, frozen):
-    """The model of a checkpoint that training starts from; returns what `new_model` does."""
+    """The model of a checkpoint that training goes on with (--resume) or starts from (--init).
+
+    Returns what `new_model` does.
+    """
     checkpoints.check_sizes(kept, path)
-    checkpoints.check_vocabulary(kept, data, path)
     kept = kept if frozen else checkpoints.copy_shared_encoder(kept)
     arguments = {name: kept[name] for name in ("model_arguments", "prior_arguments")}
-    if not args.resume:  # loss and dropout are this run's, all other things the checkpoint's
-        checkpoints.check_same(args, kept["settings"], MODEL, path)
-        encoder, dropout = arguments["model_arguments"]["encoder"], args.word_dropout
-        if args.encoder not in ("auto", encoder):
-            raise UserError(f"--encoder {args.encoder}: {path} has {encoder}; leave it out")
-        arguments = {k: v and v | {"word_dropout": dropout} for k, v in arguments.items()}
-        arguments["model_arguments"]["softmax"] = args.loss == "ce"
+    if args.resume:
+        checkpoints.check_vocabulary(kept, data, path)
+        model = checkpoints.build(**arguments)
+        checkpoints.load_part(model, kept["model"], str(path))
+        return model, arguments, kept["start"]
+    # words, answers, loss and dropout are this run's, all other things the checkpoint's
+    checkpoints.check_same(args, kept["settings"], MODEL, path)
+    encoder, word_dim = (arguments["model_arguments"][key] for key in ("encoder", "word_dim"))
+    if args.encoder not in ("auto", encoder):
+        raise UserError(f"--encoder {args.encoder}: {path} has {encoder}; leave it out")
+    sizes = {"ntoken": data.ntoken, "num_answers": data.num_answers}
+    sizes["word_dropout"] = args.word_dropout
+    arguments = {k: v and v | sizes for k, v in arguments.items()}
+    arguments["model_arguments"]["softmax"] = args.loss == "ce"
     model = checkpoints.build(**arguments)
-    checkpoints.load_part(model, kept["model"], str(path))
-    return model, arguments, kept["start"]
+    if set(data.dictionary) - set(kept["dictionary"]):  # the others get the checkpoint's rows
+        if found := vectors.find_embedding(data, args.emb_init, log, word_dim):
+            start_words(model, *found, args, data)
+    return model, arguments, weights.start_from_run(model, kept, path, data)
 
 
 def loss_function(model, inputs, args, device, precision):
@@ -190,7 +208,7 @@ def train_run(args, kept):
     if device.type == "cuda":
         model.image.to(memory_format=torch.channels_last)
     if frozen:
-        if args.distmodal and not start:
+        if args.distmodal and (not start or start["data"]["digest"] != data.digest):
             train_on_questions(model.image.image_type, train, data, device, args.seed)
         model.image.freeze()
     inputs = model_inputs(model.image, data, device, frozen, args.question_only)

@@ -60,18 +60,19 @@ SOURCES = {
 }
 
 
-def find_embedding(data, name, log=print):
+def find_embedding(data, name, log=print, dim=None):
     """`load_embedding` of the widest table that is found, or None with a warning.
 
-    Looks in the data's folder, in data_RAD, for each in folders called `name` or as GloVe's files
-    (glove.6B/) in it or beside it, and in the cache.
+    dim: the width that is wanted, if only one will do. Looks in the data's folder, in data_RAD,
+    for each in folders called `name` or as GloVe's files (glove.6B/) in it or beside it, and in
+    the cache.
     """
     folders = [
         place
         for base in (data.folder, DATA_RAD)
         for place in (base, *_table_folders(base, name), *_table_folders(base.parent, name))
     ]
-    vectors = load_embedding(data, name, None, [*folders, cache_base()], log)
+    vectors = load_embedding(data, name, dim, [*folders, cache_base()], log)
     if vectors is None:
         files = [place / entry for place in folders for entry in listing(place)]
         other = [p.name for p in files if fold(p.name).startswith(name) and p.is_file()]

@@ -1,5 +1,6 @@
 """The weights that a new model starts from: MTPT files, ImageNet, a pre-trained language side."""
 
+import re
 import socket
 import sys
 from http.client import HTTPException
@@ -7,7 +8,15 @@ from http.client import HTTPException
 import torch
 
 from base_model import CHANNELS
-from readers.checkpoints import check_checkpoint, is_state_dict, load_checkpoint, load_part
+from classifier import AnswerClassifier
+from language_model import WordEmbedding
+from readers.checkpoints import (
+    check_checkpoint,
+    is_state_dict,
+    load_checkpoint,
+    load_part,
+    make_model,
+)
 from utils import ORGAN_ENCODERS, UserError, log
 
 IMAGE_TYPE_ARGUMENT = "modal_classifier_path"
@@ -18,6 +27,8 @@ MTPT_FILES = {  # the files of pretrain.py by train.py's arguments for them
     IMAGE_TYPE_ARGUMENT: "image_type.pth",
 }
 TABLES = ("w_emb.emb.weight", "w_emb.emb_.weight")
+# weights with a row for each word or answer of the data, in a model and in its prior
+OF_DATA = re.compile(r"\bw_emb\.|\bclassifier\.main\.3\.")
 
 
 def imagenet_state(name):
@@ -219,3 +230,41 @@ def start_language(model, path, dictionary):
     load_part(model, ours | theirs, f"--vqa_init {path}")
     cmsa = " and CMSA" if model.fusion == "CMSA" else ""
     return f"question encoder{cmsa} from {path}, {len(known)} words"
+
+
+@torch.no_grad()
+def start_from_run(model, kept, path, data):
+    """Start a model from a run's checkpoint `kept`, which other data may have trained.
+
+    Words and answers are matched by their text: their rows of the word tables and of the last
+    layer of each classifier become the checkpoint's, and all others stay. Returns a description.
+    Raises UserError where the checkpoint does not fit the model (docs/FORMATS.md section 4).
+    """
+    pairs, counts = {}, []
+    for name in ("dictionary", "answers"):
+        rows, ours = {text: row for row, text in enumerate(kept[name])}, getattr(data, name)
+        pairs[name] = [(row, rows[text]) for row, text in enumerate(ours) if text in rows]
+        counts.append(f"{len(pairs[name]):,} of {len(ours):,}")
+    if all(kept[name] == getattr(data, name) for name in pairs):
+        load_part(model, kept["model"], str(path))  # to the bit
+    else:
+        state = {key: value for key, value in kept["model"].items() if not OF_DATA.search(key)}
+        load_part(model, model.state_dict() | state, str(path))
+        for part, other in zip(model.modules(), make_model(kept, path).modules()):
+            if isinstance(part, WordEmbedding):
+                for ours, theirs in ((part.emb, other.emb), (part.emb_, other.emb_)):
+                    ours.weight.copy_(_with_rows(ours.weight, theirs.weight, pairs["dictionary"]))
+            elif isinstance(part, AnswerClassifier):
+                ours, theirs = part.main[-1], other.main[-1]
+                ours.bias.copy_(_with_rows(ours.bias, theirs.bias, pairs["answers"]))
+                # weight_norm finds the layer's one scale anew
+                ours.weight = _with_rows(ours.weight, theirs.weight, pairs["answers"])
+    run = f"{path.resolve()} ({kept['data']['name']})"
+    return f"{run}, {counts[0]} words and {counts[1]} answers; {kept['start']}"
+
+
+def _with_rows(ours, theirs, pairs):
+    """A copy of a tensor with rows of another one. pairs: (row of ours, row of theirs)."""
+    copy = ours.clone()
+    copy[[row for row, _ in pairs]] = theirs[[row for _, row in pairs]]
+    return copy

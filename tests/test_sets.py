@@ -6,12 +6,19 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import SMALL, call, run_script
-from helpers import error_of, prepare, processed, quiet, record
-from set_folders import own, save_pictures, slake
+from helpers import error_of, glove_line, prepare, processed, quiet, record
+from saved_runs import save_run, small_model
+from set_folders import own, path_vqa, save_pictures, slake, vqa_med
 
+import ask
 import dataset_RAD as rad
+import export
 from dataset_RAD import own_parts, training_questions
+from features import to_float
+from readers.checkpoints import read_checkpoint
+from readers.images import read_image
 from tools.compare import compare_runs, format_list, format_runs, list_runs
 from tools.summary import summary
 from utils import HERE, UserError
@@ -178,6 +185,54 @@ def test_slake_goes_through_with_organs_and_modality(tmp_path, capfd):
         "MRI"
     }
     assert json.loads((run / "run.json").read_text())["settings"]["distmodal"] is True
+
+
+def test_a_run_on_one_set_starts_one_on_another(tmp_path, capfd, fails):
+    """Words and answers by their text; new words get their vectors; what can't match is refused."""
+    first, second = own(tmp_path / "own"), slake(tmp_path / "slake")
+    for folder in (first, second):
+        lines = [glove_line(word, 3) for word in ("is", "dark", "modality")]
+        (folder / "glove.6B.50d.txt").write_text("\n".join(lines))
+    (second / "glove.6B.100d.txt").write_text(glove_line("modality", 5, 100))  # of another width
+    one, other = tmp_path / "runs" / "one", tmp_path / "runs" / "other"
+    options = ["--epochs", 1, *SMALL, "--model", "SAN", "--batch_size", 16, "--no-calibrate"]
+    run_script("train.py", "--RAD_dir", first, "--output", one, *options)
+    options += ["--RAD_dir", second, "--output", other, "--init", one]
+    line = fails("train.py", *options)
+    assert f"{one} can't go on with other settings: --distmodal False (then) and True (now)" in line
+    options.append("--no-distmodal")
+    for more in (["--rnn", "GRU"], ["--model", "CMSA"], ["--encoder", "resnet34"]):
+        assert more[0] in fails("train.py", *options, *more) and not (other / "last.pth").exists()
+    capfd.readouterr()
+    run_script("train.py", *options)
+    start = f"{one} (own set own), 1 of 4 words and 1 of 2 answers; "
+    assert f"encoders: {start}" in capfd.readouterr().out
+    assert json.loads((other / "run.json").read_text())["start"].startswith(start)
+    kept = [read_checkpoint(run) for run in (one, other)]
+    table = kept[1]["model"]["w_emb.emb_.weight"]  # which training leaves
+    words = kept[1]["dictionary"]
+    assert (table[words.index("modality")] == 3).all() and table.shape[1] == 50
+    row = kept[0]["model"]["w_emb.emb_.weight"][kept[0]["dictionary"].index("is")]
+    assert torch.equal(table[words.index("is")], row)
+
+
+@pytest.mark.parametrize("make", [own, slake, vqa_med, path_vqa])
+def test_runs_on_any_set_answer_and_are_exported(make, tmp_path, capsys):
+    """ask.py gives what the exported file gives, with organs or without."""
+    data = prepare(make(tmp_path / "set"))
+    model, made_with = small_model(data.ntoken, data.num_answers, distmodal=data.organs)
+    about = {"dictionary": data.dictionary, "answers": data.answers, "about": data.about()}
+    run = save_run(tmp_path / "run", model, made_with, **about)
+    question = data.test[0]
+    (picture,) = data.folder.rglob(question.image_name)
+    asked = ask.answer(*ask.load(run), read_image(picture), question.question)
+    assert (asked["image_type"] is not None) == data.organs == (make is slake)
+    export.main(["--input", str(run)])
+    served = torch.export.load(str(run / "model.pt2")).module()
+    images = to_float(torch.tensor(read_image(picture))[None])
+    probabilities = served(images, torch.tensor([question.tokens]))[0]
+    assert asked["answers"][0][0] == data.answers[probabilities.argmax()]
+    assert asked["answers"][0][1] == pytest.approx(probabilities.max().item(), abs=1e-5)
 
 
 def test_the_documented_example_runs(tmp_path):

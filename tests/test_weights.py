@@ -1,19 +1,22 @@
 """readers/weights.py: the weights that a new model starts from."""
 
+import copy
 import json
 import socket
+from types import SimpleNamespace
 from urllib.error import URLError
 
 import pytest
 import torch
 from helpers import quiet
+from saved_runs import save_run, small_model
 
 import train
 from base_model import ImageSide, VQAModel, make_encoder
 from dataset_RAD import find_data
 from image_type import ImageTypeClassifier
 from readers import weights
-from readers.checkpoints import save_checkpoint
+from readers.checkpoints import read_checkpoint, save_checkpoint
 from utils import ORGAN_ENCODERS, VERSION, UserError
 
 
@@ -288,3 +291,79 @@ def test_a_language_side_that_lacks_or_is_damaged(tmp_path):
         start(compatibility={key: theirs[key] for key in theirs if key != table})
     with pytest.raises(UserError, match=r"its fc.bias is \(5,\), ours \(8,\)"):
         start(compatibility=theirs | {"fc.bias": torch.zeros(5)})
+
+
+@torch.no_grad()
+def two_sets(tmp_path, words, answers):
+    """(a run's model, a new one for other data, the run's checkpoint, its path, the other data).
+
+    Both are of the tuned recipe with random weights. words, answers: of the other data.
+    """
+    kept_words, kept_answers = ["is", "it", "a", "mass"], ["yes", "no", "lung"]
+    made = {"softmax": True, "gate": True, "prior": True, "blocks": 1}
+    old, made_with = small_model(len(kept_words), len(kept_answers), **made)
+    for part in (old.model.classifier, old.prior.classifier):
+        part.main[-1].weight = 3 * part.main[-1].weight  # as training leaves it: another scale
+        torch.nn.init.normal_(part.main[-1].bias)
+    about = {"name": "the first set", "digest": "0", "folder": "/"}
+    kept = {"dictionary": kept_words, "answers": kept_answers, "about": about}
+    path = save_run(tmp_path / "run", old, made_with, **kept) / "best.pth"
+    new, _ = small_model(len(words), len(answers), **made)
+    torch.manual_seed(7)
+    for parameter in new.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    for part in (new.model, new.prior):
+        part.w_emb.emb.weight[-1] = part.w_emb.emb_.weight[-1] = 0  # padding
+    return old, new, read_checkpoint(path), path, SimpleNamespace(dictionary=words, answers=answers)
+
+
+@torch.no_grad()
+def test_a_run_on_another_set_gives_its_rows_by_their_text(tmp_path):
+    words, answers = ["mass", "was", "it"], ["no", "maybe", "yes"]
+    old, new, kept, path, data = two_sets(tmp_path, words, answers)
+    before, shared = copy.deepcopy(new), {0: 1, 2: 0}  # answers: of the new model, of the old
+    described = weights.start_from_run(new, kept, path, data)
+    assert f"{path} (the first set), 2 of 3 words and 2 of 3 answers; random" in described
+    for part in ("model", "prior"):
+        first, fresh, now = (getattr(one, part) for one in (old, before, new))
+        for table in ("emb", "emb_"):
+            theirs, start, rows = (getattr(one.w_emb, table).weight for one in (first, fresh, now))
+            wanted = torch.stack([theirs[3], start[1], theirs[1], torch.zeros_like(start[0])])
+            assert torch.equal(rows, wanted)
+        theirs, start, layer = (one.classifier.main[-1] for one in (first, fresh, now))
+        assert layer.parametrizations.weight.original0.shape == ()  # one scale, found anew
+        for kind in ("weight", "bias"):
+            rows = [getattr(theirs, kind)[shared[i]] if i in shared else getattr(start, kind)[i]
+                    for i in range(3)]  # fmt: skip
+            assert torch.allclose(getattr(layer, kind), torch.stack(rows), rtol=1e-5, atol=1e-7)
+    theirs, ours = old.state_dict(), new.state_dict()
+    rest = [key for key in ours if "w_emb" not in key and "classifier.main.3" not in key]
+    assert len(rest) > 100 and all(torch.equal(theirs[key], ours[key]) for key in rest)
+
+
+@torch.no_grad()
+def test_shared_questions_get_the_shared_answers_of_the_run(tmp_path):
+    """All words are known, in another order: logits are the old model's, and the prior's."""
+    words, answers = ["mass", "a", "is", "new", "it"], ["right lung", "lung", "yes", "no"]
+    old, new, kept, path, data = two_sets(tmp_path, words, answers)
+    weights.start_from_run(new, kept, path, data)
+    text = ["is it a mass", "mass mass is a"]
+    maps, organs = torch.randn(2, 1, 1280, 7, 7), torch.randn(2, 3)
+    logits = []
+    for model, known in ((old, kept["dictionary"]), (new, words)):
+        tokens = torch.tensor([[known.index(word) for word in line.split()] for line in text])
+        seen = model.prior(tokens, organs.softmax(-1), maps.mean((1, 3, 4)))
+        logits.append((model.model.eval()(None, tokens, maps, organs).logits, seen))
+    for theirs, ours in zip(*logits):
+        assert torch.allclose(ours[:, [2, 3, 1]], theirs, atol=1e-5) and theirs.std() > 0.1
+
+
+def test_a_run_on_the_same_set_is_taken_to_the_bit(tmp_path):
+    words, answers = ["is", "it", "a", "mass"], ["yes", "no", "lung"]
+    old, new, kept, path, data = two_sets(tmp_path, words, answers)
+    assert "4 of 4 words and 3 of 3 answers" in weights.start_from_run(new, kept, path, data)
+    theirs, ours = old.state_dict(), new.state_dict()
+    assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
+    narrow, _ = small_model(4, 3, hidden=16)
+    with pytest.raises(UserError, match="best.pth does not fit this model"):
+        weights.start_from_run(narrow, kept, path, data)
