@@ -201,11 +201,15 @@ def tell_scores(results, rows, data):
     seen = last["groups"]["image_in_training"].items()
     seen = [f"{key} {one['score_percent']:.1f} ({one['count']})" for key, one in seen]
     log(f"of all, by whether another question on the image is in training: {', '.join(seen)}")
+
+    def shown(key):
+        asked = {title: one[key]["ALL"] for title, one in results.items() if one["ALL"]["count"]}
+        return ", ".join(f"{title} {score:.1f}" for title, score in asked.items())
+
+    log(f"if answers of equal meaning count too (docs/RESULTS.md): {shown('equivalent')}")
     if found := last.get("retrieval"):
-        shown = ", ".join(
-            f"{title} {one['retrieval']['ALL']:.1f}" for title, one in results.items()
-        )
-        log(f"baseline: retrieval has {shown}, in {found['seconds']:.1f} s (docs/RESULTS.md)")
+        seconds = f"{found['seconds']:.1f} s (docs/RESULTS.md)"
+        log(f"baseline: retrieval has {shown('retrieval')}, in {seconds}")
     unknown = {word for row in rows for word in row["unknown_words"]}
     lost = sum(not row["known_answer"] for row in rows)
     log(f"training lacks {len(unknown)} words of the test questions and {lost} answers")

@@ -114,6 +114,8 @@ def test_tables():
     freeform = [row for row in MANY if row["phrase_type"] == "freeform"]
     assert [line["count"] for line in lines] == [0, len(freeform), len(freeform), 0, 200, 200]
     assert lines[0]["interval"] is None and lines[2]["baselines"] == [0.0]
+    assert lines[0]["equivalent"] is None
+    assert lines[2]["equivalent"] == lines[2]["score_percent"]  # yes and no are equal to nothing
     low, high = lines[5]["interval"]
     assert low < lines[5]["score_percent"] < high
     tables = report_tables.group_tables(MANY, baselines)

@@ -6,6 +6,7 @@
 from collections import Counter
 
 from scores import entry, grouped, in_group, interval, protocol, protocols_of
+from tools.equivalent import equivalent_scores
 from utils import ORGANS
 
 BINS = 10  # of the calibration
@@ -187,12 +188,14 @@ def groups(rows):
 def score_rows(rows, baselines):
     """The lines of the score table: per protocol open, closed and all questions.
 
-    Each line has its interval and the scores of the baselines {name: rows}.
+    Each line has its interval, its equivalent score (None without questions) and the scores of
+    the baselines {name: rows}.
     """
     lines = []
     for name, title in protocols_of(rows).items():
         for group in ("OPEN", "CLOSED", "ALL"):
             chosen = in_group(protocol(rows, name), group)
+            equivalent = equivalent_scores(chosen)["ALL"]
             theirs = [in_group(protocol(other, name), group) for other in baselines.values()]
             lines.append(
                 {
@@ -200,6 +203,7 @@ def score_rows(rows, baselines):
                     "group": group.lower(),
                     "interval": interval_of(chosen),
                     **entry(chosen),
+                    "equivalent": equivalent,
                     "baselines": [entry(other)["score_percent"] for other in theirs],
                 }
             )
