@@ -21,6 +21,7 @@ from readers import checkpoints, official
 from scores import breakdown, intervals, prediction_rows, protocol, protocols_of, table
 from tools import calibrate
 from tools.baselines import add_baselines, retrieval_scores
+from tools.equivalent import LENGTH, add_equivalent, equivalent_scores
 from utils import HERE, VERSION, UserError, log
 
 # options of the official command lines; the checkpoint knows their values
@@ -108,6 +109,7 @@ def main():
     probabilities = answer(data.test, inputs)
     rows = prediction_rows(data.test, probabilities, data, settings["split"], training)
     calibrate.add_uncalibrated(rows, probabilities, model)
+    add_equivalent(rows)
     seconds = None  # a model without images or questions is a baseline itself
     if not any(only.values()):
         seconds = add_baselines(rows, data, training, model, inputs, answer)
@@ -125,6 +127,7 @@ def main():
         scored = protocol(rows, name)
         results[title] = table(scored) | about | {"protocol": title}
         results[title] |= {"interval95_percent": intervals(scored), "groups": breakdown(scored)}
+        results[title]["equivalent"] = equivalent_scores(scored) | {"table": LENGTH}
         if seconds is not None:
             results[title]["retrieval"] = retrieval_scores(scored, seconds)
         results[title]["calibration"] = calibrate.errors(scored, model.temperature)

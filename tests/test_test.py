@@ -13,6 +13,7 @@ from dataset_RAD import find_data
 from readers.checkpoints import find_checkpoint
 from readers.records import convert_public
 from text_rules import normalise_answer, tokenize
+from tools.equivalent import LENGTH
 from utils import UserError
 
 
@@ -35,6 +36,12 @@ def test_evaluation(run, tiny, tmp_path):
     assert results["recipe"] == "paper" and results["changed"] == CHANGED
     freeform = [row for row in rows if row["phrase_type"] == "freeform"]
     assert results["ALL"]["true"] == sum(row["answer"] == row["truth"] for row in freeform)
+    equal = [row["equivalent"] for row in freeform]
+    assert results["equivalent"]["ALL"] == pytest.approx(100 * sum(equal) / len(equal), abs=0.05)
+    assert results["equivalent"]["table"] == LENGTH
+    retrieval = results["retrieval"]
+    assert retrieval["equivalent"]["ALL"] >= retrieval["ALL"]
+    assert f"count too (docs/RESULTS.md): freeform {results['equivalent']['ALL']}" in done.stdout
     parts = results["OPEN"]["count"] + results["CLOSED"]["count"]
     assert parts == results["ALL"]["count"] == len(freeform)
     fields = {"qid", "image", "question", "truth", "answer", "probability", "top5", "correct"}

@@ -8,6 +8,7 @@ from dataset_RAD import without_questions
 from extras import mean_cells
 from readers.vectors import find_embedding
 from scores import GROUPS, in_group
+from tools.equivalent import equivalent_scores
 from tools.retrieval import retrieve
 
 
@@ -39,8 +40,9 @@ def add_baselines(rows, data, training, model, inputs, answer):
 
 
 def retrieval_scores(predictions, seconds):
-    """{"CLOSED" | "OPEN" | "ALL": percent or None, "seconds"} of retrieval's answers."""
-    out = {"seconds": round(seconds, 1)}
+    """{"CLOSED" | "OPEN" | "ALL": percent or None, "seconds", "equivalent"} of its answers."""
+    equivalent = equivalent_scores(predictions, "answer_by_retrieval")
+    out = {"seconds": round(seconds, 1), "equivalent": equivalent}
     for group in GROUPS:
         right = [p["answer_by_retrieval"] == p["truth"] for p in in_group(predictions, group)]
         out[group] = round(100 * sum(right) / len(right), 1) if right else None

@@ -25,6 +25,7 @@ from readers.results import read_results, read_run
 from scores import protocols_of
 from tools import report_tables as tables
 from tools.compare import recipe_line, split_of
+from tools.equivalent import LENGTH, equal_pairs
 from tools.maps import OCCLUSION
 from tools.report_charts import calibration_chart, training_charts
 from tools.report_gallery import choose_gallery, make_cards
@@ -90,6 +91,8 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None, rows=N
         "total": len(rows),
         "scores": tables.score_rows(rows, baselines),
         "tables": tables.group_tables(rows, baselines),
+        "equal_pairs": equal_pairs(rows),
+        "table_length": LENGTH,
         "baselines": list(baselines),
         "few": tables.FEW,
         "protocols": list(protocols_of(rows).values()),
