@@ -22,7 +22,7 @@ import numpy as np
 # PyTorch takes seconds to import: functions import it, so that a missing image is named at once
 from readers.images import open_image, resize
 from readers.question_lists import read_questions
-from text_rules import encode, tokenize
+from text_rules import allowed_answers, encode, tokenize
 from utils import (
     HERE,
     ORGAN_TITLES,
@@ -52,6 +52,10 @@ def parse_args(arguments=None):
     add("--frame", type=int, metavar="N", help=help_frame)
     add("--input", type=Path, help="run folder or checkpoint file (default: the newest run)")
     add("--top", type=int, default=5, help="answers to print (default: 5)")
+    help_form = (
+        "answer by the form of the question, such as yes or no to “Is ...?” (default: the run's)"
+    )
+    add("--form_rule", action=argparse.BooleanOptionalAction, help=help_form)
     add("--show", type=Path, metavar="PNG", help="write a picture of where the model looked")
     help_batch = "answer all questions of a file: CSV with the columns image and question, or JSON"
     add("--batch", type=Path, metavar="FILE", help=help_batch)
@@ -156,6 +160,11 @@ def read_question(kept, question):
     return Asked(tokens, words, list(dict.fromkeys(unknown)), cut)
 
 
+def allowed_by_form(kept, question):
+    """[for each answer whether the form rule allows it], or None for a run without the rule."""
+    return [allowed_answers(question, kept["answers"])] if kept["settings"]["form_rule"] else None
+
+
 def encode_picture(model, kept, image):
     """An image uint8 (224, 224, 3) -> maps (1, E, width, 7, 7) and organ logits (1, 3) or None.
 
@@ -192,9 +201,11 @@ def answer_encoded(model, kept, encoded, question, top=5):
 
     asked, settings = read_question(kept, question), kept["settings"]
     maps, organs = encoded
+    allowed = allowed_by_form(kept, question)
     with torch.inference_mode():
         output = model(None, torch.tensor([asked.tokens], device=maps.device), maps, organs)
-    best = model.probabilities(output.logits)[0].cpu().topk(min(top, len(kept["answers"])))
+    probabilities = model.probabilities(output.logits, allowed)[0].cpu()
+    best = probabilities.topk(min(top, sum(allowed[0]) if allowed else len(probabilities)))
     ranked = [
         [kept["answers"][i], round(p, 6)]
         for p, i in zip(best.values.tolist(), best.indices.tolist())
@@ -211,6 +222,7 @@ def answer_encoded(model, kept, encoded, question, top=5):
         "model": model.fusion,
         "checkpoint": kept["path"],
         "epoch": kept["epoch"],
+        "form_rule": settings["form_rule"],
         "data": kept["data"]["name"],
         "not_for_diagnosis": True,
     }
@@ -327,6 +339,8 @@ def main():
     device = choose_device(args.gpu)
     path, _ = find_checkpoint(args.input, None, HERE / "saved_models")
     model, kept = load(path, device)
+    if args.form_rule is not None:
+        kept["settings"]["form_rule"] = args.form_rule
     if args.web:
         from tools.ask_page import serve
 

@@ -230,9 +230,15 @@ class VQAModel(nn.Module):
         logits, features = self.fuse(self.image.mix(maps, organ_logits), questions)
         return VQAOutput(logits, organ_logits, features)
 
-    def probabilities(self, logits):
-        """Logits (B, answers) of any type -> probabilities, float32 of the same shape."""
+    def probabilities(self, logits, allowed=None):
+        """Logits (B, answers) of any type -> probabilities, float32 of the same shape.
+
+        allowed: B lists of bool, which answers the form rule allows; the others get 0.
+        """
         logits = logits.float() / self.temperature
+        if allowed is not None:
+            allowed = torch.tensor(allowed, device=logits.device)  # (B, answers)
+            logits = logits.masked_fill(~allowed, -torch.inf)
         return logits.softmax(-1) if self.softmax else logits.sigmoid()
 
     def fuse(self, visual, questions):

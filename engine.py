@@ -15,6 +15,7 @@ from features import send
 from journal import Journal
 from parallel import all_gather, is_first, world
 from readers.checkpoints import save_checkpoint
+from text_rules import allowed_answers
 from utils import VERSION, Stopped, UserError, log, stop_signals
 
 SAVE_SECONDS = 300  # between two checkpoints within an epoch
@@ -297,10 +298,11 @@ class Trainer:
 
 
 @torch.inference_mode()
-def predict(model, questions, inputs, device, precision="float32", batch_size=64):
+def predict(model, questions, inputs, device, precision="float32", batch_size=64, answers=None):
     """Class probabilities (questions, answers), float32 on the CPU. Each image is encoded once.
 
     After a sigmoid loss they need not sum to 1 (`VQAModel.probabilities`).
+    answers: the classes, for the form rule (text_rules.allowed_answers); None for no rule.
     """
     model.eval()
     on_image = {}
@@ -316,7 +318,9 @@ def predict(model, questions, inputs, device, precision="float32", batch_size=64
             for start in range(0, len(asked), batch_size):
                 places, indices = zip(*asked[start : start + batch_size])
                 at = torch.tensor(places, device=device)
-                tokens, _, _ = collate([questions[index] for index in indices], device)
+                batch = [questions[index] for index in indices]
+                tokens, _, _ = collate(batch, device)
                 output = model(None, tokens, maps[at], None if organs is None else organs[at])
-                probabilities.append(model.probabilities(output.logits).cpu())
+                allowed = answers and [allowed_answers(one.question, answers) for one in batch]
+                probabilities.append(model.probabilities(output.logits, allowed).cpu())
     return torch.cat(probabilities)[torch.tensor(order).argsort()]

@@ -24,6 +24,7 @@ DEFAULTS = {  # of the recipes paper and tuned (docs/TUNED.md); arguments of the
     "idf": (False, True),
     "gate": (False, True),
     "prior": (False, True),
+    "form_rule": (False, False),
 }
 RECIPES = {
     recipe: {name: values[column] for name, values in DEFAULTS.items()}
@@ -59,6 +60,8 @@ def parse_args(arguments=None, description=None):
     args = parser.parse_args(arguments)
     if args.loss == "bce":
         args.label_smoothing, args.prior = 0.0, False  # they are for --loss ce
+    if args.image_only:
+        args.form_rule = False  # it reads the question
     check(args)
     if kept:
         checkpoints.check_same(args, kept["settings"], set(kept["settings"]) - FREE, args.output)
@@ -108,6 +111,7 @@ def make_parser(first, description=None):
     add("--image_only", action="store_true", help="blank the questions: another baseline")
     add("--idf", action=flag, help="word vectors times inverse document frequency")
     add("--gate", action=flag, help="add a product of image and question to CMSA's feature")
+    add("--form_rule", action=flag, help="let the question's form restrict the answers given")
     add("--prior", action=flag, help="multiply answers by a small model's; of --loss ce")
     add = parser.add_argument_group("image encoders").add_argument
     text = "auto: those of MTPT, else ResNet-34 where its ImageNet weights can be had"

@@ -41,6 +41,8 @@ def parse_args(arguments=None):
     add("--rnn", choices=["LSTM", "GRU"], help="refuse another question encoder")
     add("--batch_size", type=int, default=64, help="questions at once (default: 64)")
     add("--gpu", type=int, help="CUDA device, -1 for the CPU (default: the first GPU if any)")
+    text = "let the question's form restrict the answers (default: the run's choice)"
+    add("--form_rule", action=argparse.BooleanOptionalAction, help=text)
     add("--precision", choices=["float32", "bf16"], default="float32", help="default: float32")
     for name in ("use_spatial", "distmodal"):
         add(f"--{name}", action="store_true", help=argparse.SUPPRESS)
@@ -101,10 +103,12 @@ def main():
     only = {name: settings.get(name, False) for name in ("question_only", "image_only")}
     frozen = settings.get("freeze_encoders", False)
     inputs = model_inputs(model.image, data, device, frozen, only["question_only"])
+    rule = settings.get("form_rule", False) if args.form_rule is None else args.form_rule
 
-    def answer(questions, inputs, what=""):  # -> probabilities (questions, answers)
+    def answer(questions, inputs, what="", rule=rule):  # -> probabilities (questions, answers)
         log(f"predicting the answers to {len(questions)} questions{what}")
-        return predict(model, questions, inputs, device, args.precision, args.batch_size)
+        classes = data.answers if rule else None
+        return predict(model, questions, inputs, device, args.precision, args.batch_size, classes)
 
     probabilities = answer(data.test, inputs)
     rows = prediction_rows(data.test, probabilities, data, settings["split"], training)
@@ -112,14 +116,14 @@ def main():
     add_equivalent(rows)
     seconds = None  # a model without images or questions is a baseline itself
     if not any(only.values()):
-        seconds = add_baselines(rows, data, training, model, inputs, answer)
+        seconds = add_baselines(rows, data, training, model, inputs, answer, rule)
 
     about = {"version": VERSION, "model": model.fusion, "recipe": settings["recipe"]}
     about |= {"changed": kept.get("changed", {}) if kept else {}, "split": settings["split"]}
     about |= {"epoch": epoch, "checkpoint": str(path), "evaluated": now(), **place()}
     about["seconds"] = round(time.perf_counter() - began, 1)
     about |= {"data": data.about(), "training_questions": len(training), **only}
-    about["frame_records"] = data.frames
+    about |= {"frame_records": data.frames, "form_rule": rule}
     results = {}  # of each protocol: the content of its file
     protocols = protocols_of(rows)
     (output / "results_all.json").unlink(missing_ok=True)  # of other data that were there before

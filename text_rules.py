@@ -68,6 +68,28 @@ def normalise_answer(answer):
     return " ".join(words).replace(",", "").replace("x ray", "xray")
 
 
+_CLOSED = set("is are does do was were can could has have did will should".split())
+_OPEN = set("what where which how who when why".split())
+
+
+def allowed_answers(question, answers):
+    """The form rule: for each of some normal answers, whether the question's form allows it.
+
+    docs/FORMATS.md section 3 has the rule. Where it knows none or would allow none, all are.
+    """
+    words = normalise_answer(question.replace(",", " ")).split()
+    yes_no = [answer in ("yes", "no") for answer in answers]
+    allowed, choice = [], "or" in words
+    if choice and "there" not in words[1:3]:  # "is there A or B?" may well ask for yes or no
+        offered = set(words)
+        allowed = [not no and set(a.split()) <= offered for a, no in zip(answers, yes_no)]
+    elif not choice and words[:1] and words[0] in _CLOSED:
+        allowed = yes_no
+    if not any(allowed) and words[:1] and words[0] in _OPEN:
+        allowed = [not no for no in yes_no]
+    return allowed if any(allowed) else [True] * len(answers)
+
+
 def build_dictionary(train_records):
     """The training questions' words in order of first occurrence; the index is the token id."""
     words = (word for record in train_records for word in tokenize(record["question"]))

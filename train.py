@@ -130,9 +130,13 @@ def loss_function(model, inputs, args, device, precision):
     return loss_of
 
 
-def validation_scores(model, questions, inputs, device, precision):
-    """(score, {"val_score", "val_open", "val_closed"}): shares of right answers."""
-    probabilities = engine.predict(model, questions, inputs, device, precision)
+def validation_scores(model, questions, inputs, device, precision, answers=None):
+    """(score, {"val_score", "val_open", "val_closed"}): shares of right answers.
+
+    answers: see engine.predict.
+    """
+    options = {"precision": precision, "answers": answers}
+    probabilities = engine.predict(model, questions, inputs, device, **options)
     labels = torch.tensor([q.label for q in questions])
     correct = (probabilities.argmax(1) == labels).float()
     scores = {"val_score": correct.mean().item()}
@@ -241,7 +245,9 @@ def train_run(args, kept):
     how, size = "frozen" if frozen else "trained", sum(p.numel() for p in model.parameters())
     log(f"encoders: {description}, {how}; {device}, {precision}; {size:,} parameters")
 
-    validate = partial(validation_scores, model, val, inputs, device, precision)
+    asked = model, val, inputs, device, precision
+    classes = data.answers if args.form_rule else None
+    validate = partial(validation_scores, *asked, answers=classes)
     with trainer.running():
         for epoch in range(trainer.epoch, args.epochs):
             lists = parallel.shard(engine.batches(train, args.batch_size, args.seed, epoch))
@@ -251,7 +257,7 @@ def train_run(args, kept):
     if held:
         from tools import calibrate
 
-        fit = partial(calibrate.of_validation, model, val, inputs, device, precision)
+        fit = partial(calibrate.of_validation, *asked, answers=classes)
         fits = args.calibrate and val and calibrate.enough(val)
         calibrate.finish(args, output, fit if fits else None)
     parallel.end()

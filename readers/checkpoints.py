@@ -72,6 +72,7 @@ SETTINGS = {  # of a run: those that are used after training
     "freeze_encoders": bool,
     "recipe": str,
     "epochs": int,
+    "form_rule": bool,
 }
 
 
@@ -123,6 +124,7 @@ def check_checkpoint(state, path, kind="run"):
 def _check_run(state, path):
     """Raise UserError for settings or data of a run that can't be."""
     settings = state["settings"]
+    settings.setdefault("form_rule", False)  # of older runs
     for key, wanted in SETTINGS.items():
         if not isinstance(settings.get(key), wanted):
             raise UserError(

@@ -18,7 +18,7 @@ from utils import UserError
 
 
 def test_evaluation(run, tiny, tmp_path):
-    done = call("test.py", "--input", run, "--output", tmp_path, "--gpu", -1)
+    done = call("test.py", "--input", run, "--output", tmp_path, "--gpu", -1, "--form_rule")
     assert done.returncode == 0, done.stderr
     assert "freeform + para" in done.stdout and "PHANTOM DATA" in done.stdout
     assert "recipe paper" in done.stdout
@@ -49,6 +49,13 @@ def test_evaluation(run, tiny, tmp_path):
     for blanked, seen in (("image", "question"), ("question", "image")):  # nothing else counts
         alike = [row for row in rows if row[seen] == rows[0][seen]]
         assert len({row[f"answer_without_{blanked}"] for row in alike}) == 1
+    assert results["form_rule"] is True
+    form = [row for row in rows if row["question"].lower().startswith("is there ")]
+    for field in ("answer", "answer_without_image", "answer_by_retrieval"):
+        assert form and {row[field] for row in form if " or " not in row["question"]} <= {
+            "yes",
+            "no",
+        }
     assert rows[0]["top5"][0] == [rows[0]["answer"], rows[0]["probability"]]
     assert len(rows[0]["top5"]) == 5
 
@@ -100,7 +107,7 @@ def test_the_official_command_on_the_authors_archive(
     assert len(rows) == 40 and {row["answer"] for row in rows} == {answers[7]}
     results = json.loads((tmp_path / "results" / "results_all.json").read_text())
     assert results["epoch"] == 59 and results["data"]["name"] == "VQA-RAD, authors' archive"
-    assert results["recipe"] == "official code"
+    assert results["recipe"] == "official code" and results["form_rule"] is False
 
 
 def test_official_checkpoints_are_found_in_their_folder(tmp_path, monkeypatch, capsys):

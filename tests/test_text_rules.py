@@ -5,7 +5,14 @@ import pytest
 from helpers import load
 
 from readers.plain_text import plain_text
-from text_rules import build_answers, build_dictionary, encode, normalise_answer, tokenize
+from text_rules import (
+    allowed_answers,
+    build_answers,
+    build_dictionary,
+    encode,
+    normalise_answer,
+    tokenize,
+)
 
 
 def test_questions_match_the_official_code():
@@ -100,3 +107,51 @@ def test_vocabulary_of_the_development_split():
     for part, records in parts.items():
         share = np.mean([normalise_answer(r["answer"]) in known for r in records])
         assert round(100 * share, 2) == coverage[part]
+
+
+CLASSES = ["ct", "mri", "yes", "no", "xray", "2", "left", "right side", "hypodense"]
+NEITHER = ["ct", "mri", "xray", "2", "left", "right side", "hypodense"]
+
+
+@pytest.mark.parametrize(
+    "question, expected",
+    [
+        ("is this a CT or MRI image?", ["ct", "mri"]),
+        ("Is there a mass?", ["yes", "no"]),
+        ("Is/Are there a mass in the liver?", ["yes", "no"]),
+        ("WAS the x-ray taken today", ["yes", "no"]),
+        ("What kind of scan is this?", NEITHER),
+        ("how many masses", NEITHER),
+        ("is the mass on the left or right?", ["left"]),
+        ("Is the mass on the left or the right side?", ["left", "right side"]),
+        ("Was it a CT or no CT?", ["ct"]),
+        ("Which is it,x ray or CT?", ["ct", "xray"]),
+        ("Are there one or two masses?", CLASSES),  # may ask for yes or no
+        ("Is it round or oval?", CLASSES),  # no class is offered
+        ("Which is larger, spleen or liver?", NEITHER),
+        ("Describe the lesion.", CLASSES),
+        ("There is a mass, isn't it?", CLASSES),
+        ("这张图是什么模态?", CLASSES),
+        ("?", CLASSES),
+    ],
+)
+def test_the_form_rule(question, expected):
+    allowed = allowed_answers(question, CLASSES)
+    assert [answer for answer, one in zip(CLASSES, allowed) if one] == expected
+
+
+def test_the_form_rule_allows_what_it_can():
+    assert allowed_answers("Is there a mass?", ["left", "no"]) == [False, True]
+    assert allowed_answers("Is there a mass?", ["left", "right"]) == [True, True]
+    assert allowed_answers("What is it?", ["yes", "no"]) == [True, True]
+
+
+def test_few_real_training_answers_break_the_form_rule():
+    records = load("vqa_rad", "trainset.json")
+    answers, broken, closed = build_answers(records), 0, 0
+    place = {answer: index for index, answer in enumerate(answers)}
+    for record in records:
+        allowed = allowed_answers(record["question"], answers)
+        broken += not allowed[place[normalise_answer(record["answer"])]]
+        closed += sum(allowed) == 2
+    assert broken == 16 and closed > 800  # of 2,613

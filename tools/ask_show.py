@@ -20,7 +20,8 @@ def answer_maps(model, kept, encoded, question):
     asked, (maps, organs) = ask.read_question(kept, question), encoded
     with torch.inference_mode():
         tokens = torch.tensor([asked.tokens], device=maps.device)
-        label = model(None, tokens, maps, organs).logits.argmax(1)
+        logits = model(None, tokens, maps, organs).logits
+        label = model.probabilities(logits, ask.allowed_by_form(kept, question)).argmax(1)
         falls, before = occlusion_maps(model, tokens, label, maps, organs)
         cells = over = None
         if model.fusion == "CMSA":

@@ -8,19 +8,21 @@ from dataset_RAD import without_questions
 from extras import mean_cells
 from readers.vectors import find_embedding
 from scores import GROUPS, in_group
+from text_rules import allowed_answers
 from tools.equivalent import equivalent_scores
 from tools.retrieval import retrieve
 
 
-def add_baselines(rows, data, training, model, inputs, answer):
+def add_baselines(rows, data, training, model, inputs, answer, rule):
     """Put what baselines answer into the rows of predictions.json; returns retrieval's seconds.
 
-    training: the questions that retrieval looks up in. answer(questions, inputs, what) gives
-    probabilities (questions, answers) of the model.
+    training: the questions that retrieval looks up in. answer(questions, inputs, what, rule) gives
+    probabilities (questions, answers) of the model. rule: True where the form rule holds. It
+    reads questions, so it does not hold for blanked ones.
     """
     blank = copy.copy(inputs)  # shares the maps, which may be on the GPU
     blank.blank = True
-    unread = without_questions(data).test
+    unread = answer(without_questions(data).test, inputs, ", questions blanked", False)
     images = sorted({question.image for question in training + data.test})
     cells = mean_cells(model.image, inputs, images).cpu().numpy()  # (images, width)
     found = find_embedding(data, "glove", lambda _: None)
@@ -28,9 +30,12 @@ def add_baselines(rows, data, training, model, inputs, answer):
     scores, seconds = retrieve(
         data.test, training, dict(zip(images, cells)), table, data.num_answers
     )
+    if rule:
+        allowed = [allowed_answers(question.question, data.answers) for question in data.test]
+        scores = np.where(allowed, scores, -np.inf)
     best = {
         "answer_without_image": answer(data.test, blank, ", images blanked").argmax(1).tolist(),
-        "answer_without_question": answer(unread, inputs, ", questions blanked").argmax(1).tolist(),
+        "answer_without_question": unread.argmax(1).tolist(),
         "answer_by_retrieval": scores.argmax(1).tolist(),
     }
     for name, labels in best.items():

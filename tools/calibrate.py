@@ -33,7 +33,7 @@ def with_temperature(probabilities, temperature, softmax):
     For a softmax p ** (1 / T), normalised. For sigmoids sigmoid(logit(p) / T).
     """
     if softmax:
-        return (probabilities.double().clamp_min(1e-30).log() / temperature).softmax(-1)
+        return (probabilities.double().log() / temperature).softmax(-1)  # 0 stays 0
     return (probabilities.double().clamp(1e-30, 1 - 1e-7).logit() / temperature).sigmoid()
 
 
@@ -57,13 +57,14 @@ def enough(questions):
     return len(questions) >= FEWEST
 
 
-def of_validation(model, questions, inputs, device, precision, state):
+def of_validation(model, questions, inputs, device, precision, state, answers=None):
     """The temperature of a run's checkpoint `state`, fitted on its validation questions.
 
-    model: gets the checkpoint's weights.
+    model: gets the checkpoint's weights; answers: see engine.predict.
     """
     model.load_state_dict(state["model"])
-    probabilities = engine.predict(model, questions, inputs, device, precision)
+    options = {"precision": precision, "answers": answers}
+    probabilities = engine.predict(model, questions, inputs, device, **options)
     labels = torch.tensor([q.label for q in questions])
     return fit_temperature(probabilities, probabilities.argmax(1) == labels, model.softmax)
 

@@ -76,7 +76,8 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None, rows=N
     if not beside and not any(results[kind] for kind in BLANK_RUNS):
         missing["baselines"] = NO_NEIGHBOURS
     baselines |= beside
-    cards, looks = make_cards(choose_gallery(rows), data, model, inputs, missing)
+    rule = results.get("form_rule", False)
+    cards, looks = make_cards(choose_gallery(rows), data, model, inputs, missing, rule)
     calibrated = tables.calibration(rows) | tables.uncalibrated(rows, results)
     page = {
         "run": folder.resolve().name,

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from engine import collate
 from features import ImageStore
+from text_rules import allowed_answers
 from tools.maps import (
     cover,
     cover_falls,
@@ -51,11 +52,12 @@ def _in_turn(rows):
 
 
 @torch.inference_mode()
-def maps_for(model, questions, inputs, batch_size=16):
+def maps_for(model, questions, inputs, classes=None, batch_size=16):
     """[(label, falls, odds, looks)] of some questions: the class answered, and its maps.
 
     falls (7, 7) and odds, a number, are `tools.maps.occlusion_maps`'s; looks is `word_maps`'s
-    (P, R), or None for BAN and SAN. inputs: what the model sees (features.Inputs).
+    (P, R), or None for BAN and SAN. inputs: what the model sees (features.Inputs). classes: the
+    answers, where the form rule chose the class answered; else None.
     """
     model.eval()
     device, found = next(model.parameters()).device, []
@@ -64,7 +66,9 @@ def maps_for(model, questions, inputs, batch_size=16):
         batch = questions[start : start + batch_size]
         maps, organs = model.image.encode(**inputs([q.image for q in batch]))
         tokens = collate(batch, device)[0]  # (B, T)
-        labels = model(None, tokens, maps, organs).logits.argmax(1)
+        logits = model(None, tokens, maps, organs).logits
+        allowed = classes and [allowed_answers(q.question, classes) for q in batch]
+        labels = model.probabilities(logits, allowed).argmax(1)
         falls, odds = occlusion_maps(model, tokens, labels, maps, organs)
         looks = [None] * len(batch)
         if model.fusion == "CMSA":
@@ -89,7 +93,7 @@ def jpeg(pixels, quality, most):
         quality = quality * 4 // 5
 
 
-def make_cards(rows, data, model, inputs, missing):
+def make_cards(rows, data, model, inputs, missing, rule=False):
     """(cards of some rows, a sentence on CMSA's maps or "").
 
     A card is {"row", "image", "answer", "maps", "which", "full"}. "answer" is the map of what the
@@ -99,7 +103,7 @@ def make_cards(rows, data, model, inputs, missing):
 
     data, model and inputs may be None; then pictures or maps are left out. `missing`, {part:
     sentence}, gets the reason where the data lack the rows' questions, or where the model
-    answers them otherwise.
+    answers them otherwise. rule: True where the form rule held.
     """
     by_qid = {q.qid: q for q in data.test} if data else {}
     nothing = {"image": None, "answer": None, "maps": [], "which": []}
@@ -117,7 +121,7 @@ def make_cards(rows, data, model, inputs, missing):
         card["image"] = jpeg(image, 82, IMAGE_BYTES)
     if model is None:
         return cards, ""
-    maps = maps_for(model, [q for _, q in found], inputs)
+    maps = maps_for(model, [q for _, q in found], inputs, data.answers if rule else None)
     answers = [data.answers[label] for label, *_ in maps]
     alike = sum(answer == card["row"]["answer"] for answer, (card, _) in zip(answers, found))
     if alike < ALIKE * len(found):
