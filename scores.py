@@ -124,9 +124,12 @@ def interval(values, images, seed=0):
     names, image = np.unique(images, return_inverse=True)
     sums, counts = np.bincount(image, values), np.bincount(image)  # per image
     even = np.full(len(names), 1 / len(names))
-    # how often each image is drawn: (BOOTSTRAP, images)
-    times = np.random.default_rng(seed).multinomial(len(names), even, BOOTSTRAP)
-    means = times @ sums / (times @ counts)  # (BOOTSTRAP,)
+    random, means, left = np.random.default_rng(seed), [], BOOTSTRAP
+    while left > 0:  # in parts of some megabytes
+        # how often each image is drawn: (draws, images)
+        times = random.multinomial(len(names), even, min(left, 1 + 10**6 // len(names)))
+        means += (times @ sums / (times @ counts)).tolist()
+        left -= len(times)
     return [100 * float(value) for value in np.quantile(means, (0.025, 0.975))]
 
 

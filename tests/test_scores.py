@@ -6,11 +6,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers import peak_memory
 
 from dataset_RAD import Question
 from scores import (
     breakdown,
     entry,
+    interval,
     intervals,
     near_identical,
     prediction_rows,
@@ -123,6 +125,11 @@ def test_interval_of_independent_questions_is_the_binomial_one():
     low, high = intervals(on_images([1] * 300 + [0] * 100, 1))["ALL"]
     expected = 196 * math.sqrt(0.75 * 0.25 / 400)
     assert [low, high] == pytest.approx([75 - expected, 75 + expected], abs=0.6)
+
+
+def test_intervals_over_many_images_take_little_memory():
+    """A table of all draws would have 160 MB."""
+    assert peak_memory(lambda: interval([1, 0] * 1000, range(2000))) < 60e6
 
 
 def test_interval_draws_images_not_questions():
