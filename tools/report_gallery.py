@@ -90,7 +90,7 @@ def jpeg(pixels, quality, most):
         Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, optimize=True)
         if buffer.tell() <= most or quality <= 10:
             return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-        quality = quality * 4 // 5
+        quality = quality * 2 // 3
 
 
 def make_cards(rows, data, model, inputs, missing, rule=False):
