@@ -3,19 +3,19 @@
 VQAModel knows the gate as one of its parts. It knows nothing of the prior, which wraps it.
 """
 
+import math
 from collections import Counter
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
-
-from classifier import AnswerClassifier
-from language_model import QuestionEncoder, WordEmbedding
+from torch.nn import functional as F
 
 # chosen on validation questions (docs/TUNED.md)
-PRIOR_WEIGHT, PRIOR_COMPONENTS, PRIOR_NOISE = 0.5, 16, 0.5
-PRIOR_WIDTH, PRIOR_CLASSIFIER = 512, 1024
+WORD_KERNELS = ((0.8, 1.0), (0.2, 0.2))  # share and width: of words, of their vectors
+IMAGE_WEIGHT, IMAGE_WIDTH = 10.0, 1.5  # of the image's kernel, beside 1 for any image
+RIDGE, PRIOR_WEIGHT = 0.03, 8.0
+MOST = 10_000  # training questions of the prior: the time to solve grows with their cube
 
 
 def idf_weights(questions, ntoken):
@@ -50,69 +50,62 @@ class Gate(nn.Module):
         return self.image_mlp(visual.mean(1)) * self.word_mlp(words.sum(1))
 
 
-class QuestionPrior(nn.Module):
-    """Answer logits (B, answers) from the question and a coarse description of the image.
+class RetrievalPrior(nn.Module):
+    """Scores (B, answers) by kernel ridge regression: what like questions on like images had.
 
-    It has word vectors, an LSTM and a classifier of its own, and a product of both sides as in
-    `Gate`. The description is the probabilities of the image types (B, organs) where `organs`
-    is above 0, and the first `components` principal components of the image's mean cell. In
-    training the components carry noise of PRIOR_NOISE deviations. They tell modality and plane,
-    but hardly one image from another.
-    channels: width of a mean cell.
+    The kernel of two questions is k(words) * (1 + IMAGE_WEIGHT * k(images)) over its largest
+    value, with Gaussian kernels k (docs/TUNED.md). A word counts by its rarity in training.
+    wordings, words: count and length of distinct training questions; images: that of distinct
+    images, 0 where encoders learn too; questions: that of training questions.
     """
 
-    def __init__(
-        self, ntoken, num_answers, word_dim, word_dropout, organs=0, components=0, channels=0
-    ):
+    def __init__(self, ntoken, num_answers, word_dim, channels, wordings, words, images, questions):
         super().__init__()
-        width = PRIOR_WIDTH
-        self.w_emb = WordEmbedding(ntoken, word_dim, word_dropout)
-        self.q_emb = QuestionEncoder(2 * word_dim, width)
-        seen = organs + components
-        self.image_mlp = nn.Sequential(nn.Linear(seen, width), nn.Tanh()) if seen else None
-        self.word_mlp = nn.Sequential(nn.Linear(width, width), nn.Tanh()) if seen else None
-        self.classifier = AnswerClassifier(width, PRIOR_CLASSIFIER, num_answers)
-        self.organs, self.components = organs, components
-        if components:
-            self.register_buffer("center", torch.zeros(channels))
-            self.register_buffer("directions", torch.zeros(channels, components))
+        shapes = {"idf": (ntoken + 1,), "table": (ntoken + 1, word_dim)}  # the last is padding
+        shapes |= {"center": (channels,), "known_images": (images, channels)}
+        shapes |= {"weights": (questions, num_answers)}
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape))
+        for name, shape in {"known_words": (wordings, words), "pairs": (2, questions)}.items():
+            self.register_buffer(name, torch.zeros(shape, dtype=torch.int64))
 
-    @torch.no_grad()
-    def find_components(self, cells):
-        """Principal components of mean cells (N, channels), each channel over its deviation.
+    def read(self, questions):
+        """Token ids (B, T) -> unit vectors of weighted counts (B, ntoken + 1), of vectors (B, dim).
 
-        Missing components (fewer images than components) stay zero.
+        A vector of zeros stays zero.
         """
-        deviation = cells.std(0, correction=0)
-        standard = (cells - cells.mean(0)) / deviation.clamp_min(1e-6)  # (N, channels)
-        # R = min(N, channels) sizes (R,) and directions (R, channels)
-        _, sizes, directions = torch.linalg.svd(standard, full_matrices=False)
-        count = min(self.components, int((sizes > 1e-4 * sizes[0]).sum()))
-        scale = sizes[:count] / len(cells) ** 0.5  # the deviation of each component
-        self.center.copy_(cells.mean(0))
-        self.directions.zero_()
-        per_channel = directions[:count].T / deviation.clamp_min(1e-6)[:, None]
-        self.directions[:, :count] = per_channel / scale
+        counts = questions.new_zeros((questions.shape[0], len(self.idf)), dtype=self.idf.dtype)
+        counts = counts.scatter_add(1, questions, torch.ones_like(questions, dtype=counts.dtype))
+        weighted = counts * self.idf
+        return F.normalize(weighted), F.normalize(weighted @ self.table)
 
-    def forward(self, questions, organs=None, cells=None):
-        """questions (B, T), organs (B, organs), cells (B, channels) -> (B, answers)."""
-        words = self.q_emb(self.w_emb(questions)).sum(1)  # (B, width)
-        seen = [organs] if self.organs else []
-        if self.components:
-            components = (cells - self.center) @ self.directions  # (B, components)
-            if self.training:
-                components = components + PRIOR_NOISE * torch.randn_like(components)
-            seen.append(components)
-        if seen:
-            words = words + self.image_mlp(torch.cat(seen, 1)) * self.word_mlp(words)
-        return self.classifier(words)
+    def compare_words(self, questions):
+        """Kernel values (B, wordings) of token ids (B, T) and the training questions."""
+        kernel = 0.0
+        parts = zip(self.read(questions), self.read(self.known_words), WORD_KERNELS)
+        for asked, known, (share, width) in parts:
+            kernel = kernel + share * _gaussian(asked, known, width)
+        return kernel
+
+    def compare_images(self, cells):
+        """Kernel values (B, images) of mean cells (B, channels) and the training images."""
+        alike = _gaussian(F.normalize(cells - self.center), self.known_images, IMAGE_WIDTH)
+        return (1 + IMAGE_WEIGHT * alike) / (1 + IMAGE_WEIGHT)
+
+    def forward(self, questions, cells):
+        """questions (B, T), cells (B, channels) -> (B, answers), about 1 for a sure answer."""
+        wording, image = self.pairs
+        kernel = self.compare_words(questions)[:, wording]  # (B, questions)
+        if len(self.known_images):
+            kernel = kernel * self.compare_images(cells.to(self.center.dtype))[:, image]
+        return kernel @ self.weights
 
 
 @torch.no_grad()
 def mean_cells(image_side, inputs, rows, batch_size=32):
     """The mean over encoders and cells of some images' maps, encoders in eval mode: (rows, width).
 
-    The tuned recipe's prior finds its components in them (QuestionPrior).
+    The tuned recipe's prior compares images by them (RetrievalPrior).
     """
     was_training = image_side.training
     image_side.eval()
@@ -125,21 +118,55 @@ def mean_cells(image_side, inputs, rows, batch_size=32):
     return torch.cat(cells)
 
 
-class PriorOutput(NamedTuple):
-    """VQAOutput with the prior's logits (B, answers), which have a loss of their own."""
+def _gaussian(first, second, width):
+    """exp(-d^2 / width) of all pairs of unit vectors: (n, d), (m, d) -> (n, m)."""
+    return torch.exp((2 * first @ second.T - 2) / width)
 
-    logits: torch.Tensor
-    organ_logits: torch.Tensor
-    features: torch.Tensor
-    prior_logits: torch.Tensor
+
+@torch.no_grad()
+def fit_prior(questions, cells, table, num_answers):
+    """(RetrievalPrior of some training questions, its arguments).
+
+    cells: {row of an image: its mean cell (channels,)}, or None to compare no images. table:
+    (ntoken, dim) word vectors. Of more than MOST questions a random part counts, the same each
+    time.
+    """
+    questions = [question for question in questions if question.label >= 0]
+    if len(questions) > MOST:
+        kept = np.random.default_rng(0).permutation(len(questions))[:MOST]
+        questions = [questions[i] for i in sorted(kept)]
+    wordings = {q.tokens: i for i, q in enumerate({q.tokens: q for q in questions}.values())}
+    rows = {row: i for i, row in enumerate(sorted({q.image for q in questions}))}
+    seen = torch.stack([cells[row] for row in rows]) if cells else torch.zeros(0, 1)
+    sizes = {"ntoken": len(table), "num_answers": num_answers, "word_dim": table.shape[1]}
+    sizes |= {"channels": seen.shape[1], "wordings": len(wordings)}
+    sizes |= {"words": len(questions[0].tokens), "images": len(seen), "questions": len(questions)}
+    prior = RetrievalPrior(**sizes)
+    prior.known_words.copy_(torch.tensor(list(wordings)))
+    places = [[wordings[q.tokens] for q in questions], [rows[q.image] for q in questions]]
+    prior.pairs.copy_(torch.tensor(places))
+    found = Counter(token for question in questions for token in set(question.tokens))
+    rarity = [math.log(len(questions) / (1 + found[token])) for token in range(len(table))]
+    prior.idf[:-1] = torch.tensor(rarity).clamp_min(0)
+    prior.table[:-1] = torch.as_tensor(table)
+    if cells:
+        prior.center.copy_(seen.mean(0))
+        prior.known_images.copy_(F.normalize(seen - prior.center))
+    wording, image = prior.pairs
+    kernel = prior.compare_words(prior.known_words)[wording][:, wording]
+    if cells:
+        kernel *= prior.compare_images(seen)[image][:, image]
+    kernel.diagonal().add_(RIDGE)
+    targets = F.one_hot(torch.tensor([q.label for q in questions]), num_answers).float()
+    prior.weights.copy_(torch.cholesky_solve(targets, torch.linalg.cholesky(kernel)))
+    return prior, sizes
 
 
 class WithPrior(nn.Module):
-    """A VQAModel whose answers are multiplied by those of a QuestionPrior.
+    """A VQAModel whose answers are multiplied by those of a RetrievalPrior.
 
-    log p = log p(model) + PRIOR_WEIGHT * log p(prior): a product of experts. It stops answers
-    memorised for an image from being given to the wrong kind of question. The two are trained
-    apart: in training mode forward gives a PriorOutput.
+    log p = log p(model) + PRIOR_WEIGHT * score, and a constant: a product of experts. The prior is
+    solved before training, which steps the model alone.
     """
 
     def __init__(self, model, prior):
@@ -157,10 +184,7 @@ class WithPrior(nn.Module):
         """As VQAModel.forward."""
         maps, organ_logits = self.model.image.encode(images, maps, organ_logits)
         output = self.model(None, questions, maps, organ_logits)
-        organs = None if organ_logits is None else organ_logits.detach().softmax(-1)
-        cells = maps.detach().float().mean((1, 3, 4))  # (B, channels)
-        prior = self.prior(questions, organs, cells)  # (B, answers)
-        if self.training:
-            return PriorOutput(*output, prior)
+        with torch.autocast(maps.device.type, enabled=False):
+            scores = self.prior(questions, maps.float().mean((1, 3, 4)))  # (B, answers)
         answers = output.logits.float().log_softmax(-1)
-        return output._replace(logits=answers + PRIOR_WEIGHT * prior.float().log_softmax(-1))
+        return output._replace(logits=answers + PRIOR_WEIGHT * scores)

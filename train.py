@@ -17,25 +17,24 @@ import dataset_RAD as rad
 import engine
 import parallel
 import utils
-from base_model import CHANNELS
-from extras import PRIOR_COMPONENTS, PriorOutput, idf_weights, mean_cells
+from extras import WithPrior, fit_prior, idf_weights, mean_cells
 from features import model_inputs
 from image_type import train_on_questions
 from journal import write_run
 from language_model import WordEmbedding
 from readers import checkpoints, vectors, weights
 from settings import make_parser, parse_args, recipe_of, run_name
-from utils import HERE, ORGANS, UserError, log
+from utils import HERE, UserError, log
 
 EPOCHS = {"real": {"steps": 30, "cosine": 15}, "phantom": {"steps": 4, "cosine": 12}}  # frozen
 # arguments that must match the checkpoint of --init
-MODEL = "model rnn num_hid blocks use_spatial num_stacks gamma distmodal gate prior".split()
+MODEL = "model rnn num_hid blocks use_spatial num_stacks gamma distmodal gate".split()
 
 
 def new_model(args, data, frozen):
     """A new model with its start weights, its arguments, and a description of the start.
 
-    The arguments are {"model_arguments", "prior_arguments"}, for readers.checkpoints.build.
+    The arguments are {"model_arguments", "prior_arguments": None}, for readers.checkpoints.build.
     """
     named = {name: path for name in weights.MTPT_FILES if (path := getattr(args, name))}
     folder = HERE / "saved_models" / "MTPT" if args.mtpt else None
@@ -54,10 +53,8 @@ def new_model(args, data, frozen):
     model_arguments |= {"use_spatial": args.use_spatial, "num_stacks": args.num_stacks}
     model_arguments |= {"glimpses": args.gamma, "softmax": args.loss == "ce"}
     model_arguments["gate"] = args.gate and args.model == "CMSA"  # BAN and SAN have their own
-    organs, components = args.distmodal * len(ORGANS), frozen * PRIOR_COMPONENTS
-    prior_arguments = {"organs": organs, "components": components, "channels": CHANNELS[encoder]}
-    prior_arguments = sizes | prior_arguments if args.prior else None
-    model = checkpoints.build(model_arguments, prior_arguments)
+    arguments = {"model_arguments": model_arguments, "prior_arguments": None}
+    model = checkpoints.build(**arguments)
     if found:
         description += f"; {start_words(model, *found, args, data)}"
     if start:
@@ -66,10 +63,21 @@ def new_model(args, data, frozen):
         checkpoints.load_part(model.image.image_type, part["state"], str(part["path"]))
         description += f"; image type from {part['path']}"
     if args.vqa_init:
-        vqa_model = model.model if args.prior else model
-        description += f"; {weights.start_language(vqa_model, args.vqa_init, data.dictionary)}"
-    arguments = {"model_arguments": model_arguments, "prior_arguments": prior_arguments}
+        description += f"; {weights.start_language(model, args.vqa_init, data.dictionary)}"
     return model, arguments, description
+
+
+def add_prior(model, arguments, questions, data, inputs, args):
+    """(WithPrior of a model, its arguments): a prior of the training questions, which it solves.
+
+    It compares images where the encoders are frozen.
+    """
+    cells, table = None, vectors.table_or_zeros(data, args.emb_init)
+    if args.freeze_encoders:
+        rows = sorted({question.image for question in questions})
+        cells = dict(zip(rows, mean_cells(model.image, inputs, rows).cpu()))
+    prior, sizes = fit_prior(questions, cells, table, data.num_answers)
+    return WithPrior(model, prior), arguments | {"prior_arguments": sizes}
 
 
 def start_words(model, table, description, args, data):
@@ -91,6 +99,7 @@ def old_model(args, kept, path, data, frozen):
     Returns what `new_model` does.
     """
     checkpoints.check_sizes(kept, path)
+    kept = kept if args.resume else checkpoints.without_prior(kept)
     kept = kept if frozen else checkpoints.copy_shared_encoder(kept)
     arguments = {name: kept[name] for name in ("model_arguments", "prior_arguments")}
     if args.resume:
@@ -105,7 +114,7 @@ def old_model(args, kept, path, data, frozen):
         raise UserError(f"--encoder {args.encoder}: {path} has {encoder}; leave it out")
     sizes = {"ntoken": data.ntoken, "num_answers": data.num_answers}
     sizes["word_dropout"] = args.word_dropout
-    arguments = {k: v and v | sizes for k, v in arguments.items()}
+    arguments["model_arguments"] = arguments["model_arguments"] | sizes
     arguments["model_arguments"]["softmax"] = args.loss == "ce"
     model = checkpoints.build(**arguments)
     if set(data.dictionary) - set(kept["dictionary"]):  # the others get the checkpoint's rows
@@ -122,9 +131,6 @@ def loss_function(model, inputs, args, device, precision):
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             result = model(questions=tokens, **inputs([q.image for q in batch]))
         loss = engine.vqa_loss(result, labels, organs, args.loss, args.label_smoothing)
-        if isinstance(result, PriorOutput):
-            extra = engine.answer_loss(result.prior_logits, labels, args.loss, args.label_smoothing)
-            loss = loss + extra / len(labels)
         return loss, (result.logits.argmax(1) == labels).sum(), len(batch)
 
     return loss_of
@@ -216,13 +222,13 @@ def train_run(args, kept):
             train_on_questions(model.image.image_type, train, data, device, args.seed)
         model.image.freeze()
     inputs = model_inputs(model.image, data, device, frozen, args.question_only)
-    if not start and args.prior and frozen:
-        rows = sorted({q.image for q in train})
-        model.prior.find_components(mean_cells(model.image, inputs, rows))
+    if args.prior and not kept:
+        model, arguments = add_prior(model, arguments, train, data, inputs, args)
+        model.to(device)
     if parallel.world()[1] > 1:
         parallel.synchronise_norms(model)
         parallel.own_random_numbers(args.seed)
-    trained = parallel.wrap(model, args.compile)
+    trained = parallel.wrap(model.model if args.prior else model, args.compile)
     optimizer = torch.optim.Adamax([p for p in model.parameters() if p.requires_grad], lr=args.lr)
     loss_of = loss_function(trained, inputs, args, device, precision)
 

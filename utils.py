@@ -22,7 +22,7 @@ except ImportError:  # Windows: `run_main` refuses
     fcntl = None
 
 HERE = Path(__file__).resolve().parent
-VERSION = 5  # of checkpoints and result files; files of another version are refused
+VERSION = 6  # of checkpoints and result files; files of another version are refused
 SIZE = 224  # pixels: side of the images that models see
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of RGB in [0, 1]
 MAX_PIXELS = 80_000_000  # of one picture: a small file can hold one that fills the memory

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from base_model import CHANNELS, VQAModel
-from extras import QuestionPrior, WithPrior
+from extras import RetrievalPrior, WithPrior
 from readers.json_files import check_version
 from readers.safe_load import load_checkpoint
 from utils import ORGANS, UserError, atomic_path, log, reason, shorten
@@ -255,7 +255,7 @@ def build(model_arguments, prior_arguments, temperature=1.0):
     model.temperature = temperature
     if prior_arguments is None:
         return model
-    return WithPrior(model, QuestionPrior(**prior_arguments))
+    return WithPrior(model, RetrievalPrior(**prior_arguments))
 
 
 def sizes_of(make):
@@ -265,6 +265,15 @@ def sizes_of(make):
     """
     with torch.device("meta"):
         return {key: value.shape for key, value in make().state_dict().items()}
+
+
+def check_prior(weights, sizes):
+    """Raise ValueError where a prior's weights point to words, questions or images it lacks."""
+    places = zip(("wordings", "images"), weights["prior.pairs"])
+    ranges = [(weights["prior.known_words"], sizes["ntoken"] + 1)]
+    ranges += [(rows, max(sizes[name], 1)) for name, rows in places]
+    if any(rows.numel() and not 0 <= rows.min() <= rows.max() < end for rows, end in ranges):
+        raise ValueError("its prior points to what it lacks")
 
 
 def check_sizes(kept, path):
@@ -280,6 +289,8 @@ def check_sizes(kept, path):
         fits = wanted == {key: value.shape for key, value in kept["model"].items()}
         words, answers = len(kept["dictionary"]), len(kept["answers"])
         fits = fits and (words, answers) == (arguments["ntoken"], arguments["num_answers"])
+        if fits and kept["prior_arguments"]:
+            check_prior(kept["model"], kept["prior_arguments"])
     except Exception as error:
         raise UserError(
             f"{path} is damaged: no model has its model_arguments ({reason(error)})"
@@ -300,17 +311,19 @@ def make_model(kept, path):
     return model.eval()
 
 
+def without_prior(state):
+    """A run's checkpoint without its prior, which knows that run's training questions alone."""
+    if state["prior_arguments"] is None:
+        return state
+    weights = {k.removeprefix("model."): v for k, v in state["model"].items() if k[:6] == "model."}
+    return state | {"model": weights, "prior_arguments": None}
+
+
 def copy_shared_encoder(state):
     """A run's checkpoint with one encoder an organ, where it has one that the organs share.
 
-    Training that changes the encoders can start from it. Raises UserError for a prior that sees
-    components of frozen features, which then would mean nothing.
+    Training that changes the encoders can start from it.
     """
-    if (state["prior_arguments"] or {}).get("components"):
-        raise UserError(
-            "--no-freeze_encoders can't go on from a checkpoint whose prior sees components of "
-            "frozen features: train anew, without --input or --resume"
-        )
     arguments, weights = state["model_arguments"], dict(state["model"])
     if arguments.get("shared"):
         for key, value in state["model"].items():

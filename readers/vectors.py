@@ -85,6 +85,12 @@ def find_embedding(data, name, log=print, dim=None):
     return vectors
 
 
+def table_or_zeros(data, name):
+    """Word vectors (ntoken, dim) as find_embedding finds them, zeros (ntoken, 1) without any."""
+    found = find_embedding(data, name, lambda _: None)
+    return found[0] if found else np.zeros((data.ntoken, 1), np.float32)
+
+
 def _table_folders(base, name, depth=1):
     """The folders in `base` that are called `name` or as GloVe's files, and such in them."""
     folders = []

@@ -1,9 +1,12 @@
 """Run folders of untrained models and results folders, as train.py and test.py leave them."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import torch
 
+from extras import WithPrior, fit_prior
 from readers.checkpoints import build, save_checkpoint
 from scores import intervals, protocol, table
 from utils import ORGAN_CODES, VERSION
@@ -28,20 +31,23 @@ SMALL = {  # a model whose tests take seconds
     "num_stacks": 2,
     "glimpses": 2,
 }
-PRIOR = {"word_dim": 8, "word_dropout": 0.0, "organs": 3, "components": 3, "channels": 1280}
 
 
 def small_model(words, answers, prior=False, **arguments):
     """(an untrained model, what its checkpoint says of it) for so many words and answers."""
     sizes = {"ntoken": words, "num_answers": answers}
-    made_with = {
-        "model_arguments": SMALL | sizes | arguments,
-        "prior_arguments": PRIOR | sizes if prior else None,
-    }
+    made_with = {"model_arguments": SMALL | sizes | arguments, "prior_arguments": None}
     torch.manual_seed(0)
     model = build(**made_with).eval()
     if prior:
-        model.prior.find_components(torch.randn(9, PRIOR["channels"]))
+        training = [
+            SimpleNamespace(tokens=(i % words, words), image=i, label=i % answers) for i in range(9)
+        ]
+        cells = dict(enumerate(torch.randn(9, 1280)))
+        part, made_with["prior_arguments"] = fit_prior(
+            training, cells, np.eye(words, 8, dtype=np.float32), answers
+        )
+        model = WithPrior(model, part).eval()
     return model, made_with
 
 

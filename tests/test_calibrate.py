@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import ROOT, SMALL, run_script
+from saved_runs import small_model
 from set_folders import own
 
 import settings
@@ -66,11 +67,8 @@ def test_the_temperature_that_made_the_answers_is_found(softmax):
 
 
 def test_a_temperature_of_a_checkpoint_reaches_the_model_within_a_prior(run):
-    sizes = {"ntoken": 5, "num_answers": 3, "word_dim": 4, "word_dropout": 0.0}
-    arguments = sizes | {"fusion": "SAN", "hidden": 8, "encoder": None, "softmax": True}
-    assert (
-        build(arguments, sizes, 2.5).temperature == 2.5 == build(arguments, None, 2.5).temperature
-    )
+    made_with = list(small_model(5, 3, prior=True, softmax=True)[1].values())
+    assert all(build(made_with[0], prior, 2.5).temperature == 2.5 for prior in (None, made_with[1]))
     kept = read_checkpoint(run / "best.pth")
     for bad in (0, -1.0, float("nan"), "1", True, torch.tensor(1.0)):
         with pytest.raises(UserError, match="temperature"):

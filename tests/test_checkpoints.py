@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SHARED, SMALL, run_script
+from saved_runs import save_run, small_model
 
 from readers.checkpoints import (
     copy_shared_encoder,
@@ -14,7 +15,7 @@ from readers.checkpoints import (
     read_checkpoint,
     save_checkpoint,
 )
-from utils import VERSION
+from utils import VERSION, UserError
 
 
 @pytest.fixture
@@ -148,3 +149,18 @@ def test_the_authors_checkpoint_of_another_vocabulary(parity, deterministic, tmp
     data = SHARED / "vqa_rad"
     line = fails("test.py", "--input", tmp_path / "official.pth", "--RAD_dir", data)
     assert "1177 words and 458 answers" in line and "1055" in line and "405" in line
+
+
+def test_a_prior_that_points_nowhere_is_refused(tmp_path):
+    """Its places would be looked up at the first question."""
+    model, made_with = small_model(4, 3, prior=True)
+    about = {"name": "test", "digest": "0", "folder": "/"}
+    known = {"dictionary": ["a", "b", "c", "d"], "answers": ["x", "y", "z"], "about": about}
+    path = save_run(tmp_path / "run", model, made_with, **known) / "best.pth"
+    kept = read_checkpoint(path)
+    make_model(kept, path)
+    for name, value in (("known_words", 5), ("known_words", -1), ("pairs", 9)):
+        weights = dict(kept["model"])
+        weights[f"prior.{name}"] = torch.full_like(weights[f"prior.{name}"], value)
+        with pytest.raises(UserError, match="points to what it lacks"):
+            make_model(kept | {"model": weights}, path)

@@ -16,7 +16,7 @@ from base_model import ImageSide, VQAModel, make_encoder
 from dataset_RAD import find_data
 from image_type import ImageTypeClassifier
 from readers import weights
-from readers.checkpoints import read_checkpoint, save_checkpoint
+from readers.checkpoints import read_checkpoint, save_checkpoint, without_prior
 from utils import ORGAN_ENCODERS, VERSION, UserError
 
 
@@ -300,11 +300,11 @@ def two_sets(tmp_path, words, answers):
     Both are of the tuned recipe with random weights. words, answers: of the other data.
     """
     kept_words, kept_answers = ["is", "it", "a", "mass"], ["yes", "no", "lung"]
-    made = {"softmax": True, "gate": True, "prior": True, "blocks": 1}
-    old, made_with = small_model(len(kept_words), len(kept_answers), **made)
-    for part in (old.model.classifier, old.prior.classifier):
-        part.main[-1].weight = 3 * part.main[-1].weight  # as training leaves it: another scale
-        torch.nn.init.normal_(part.main[-1].bias)
+    made = {"softmax": True, "gate": True, "blocks": 1}
+    old, made_with = small_model(len(kept_words), len(kept_answers), prior=True, **made)
+    layer = old.classifier.main[-1]
+    layer.weight = 3 * layer.weight  # as training leaves it: another scale
+    torch.nn.init.normal_(layer.bias)
     about = {"name": "the first set", "digest": "0", "folder": "/"}
     kept = {"dictionary": kept_words, "answers": kept_answers, "about": about}
     path = save_run(tmp_path / "run", old, made_with, **kept) / "best.pth"
@@ -312,9 +312,9 @@ def two_sets(tmp_path, words, answers):
     torch.manual_seed(7)
     for parameter in new.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    for part in (new.model, new.prior):
-        part.w_emb.emb.weight[-1] = part.w_emb.emb_.weight[-1] = 0  # padding
-    return old, new, read_checkpoint(path), path, SimpleNamespace(dictionary=words, answers=answers)
+    new.w_emb.emb.weight[-1] = new.w_emb.emb_.weight[-1] = 0  # padding
+    data, kept = SimpleNamespace(dictionary=words, answers=answers), read_checkpoint(path)
+    return old.model, new, without_prior(kept), path, data
 
 
 @torch.no_grad()
@@ -324,18 +324,16 @@ def test_a_run_on_another_set_gives_its_rows_by_their_text(tmp_path):
     before, shared = copy.deepcopy(new), {0: 1, 2: 0}  # answers: of the new model, of the old
     described = weights.start_from_run(new, kept, path, data)
     assert f"{path} (the first set), 2 of 3 words and 2 of 3 answers; random" in described
-    for part in ("model", "prior"):
-        first, fresh, now = (getattr(one, part) for one in (old, before, new))
-        for table in ("emb", "emb_"):
-            theirs, start, rows = (getattr(one.w_emb, table).weight for one in (first, fresh, now))
-            wanted = torch.stack([theirs[3], start[1], theirs[1], torch.zeros_like(start[0])])
-            assert torch.equal(rows, wanted)
-        theirs, start, layer = (one.classifier.main[-1] for one in (first, fresh, now))
-        assert layer.parametrizations.weight.original0.shape == ()  # one scale, found anew
-        for kind in ("weight", "bias"):
-            rows = [getattr(theirs, kind)[shared[i]] if i in shared else getattr(start, kind)[i]
-                    for i in range(3)]  # fmt: skip
-            assert torch.allclose(getattr(layer, kind), torch.stack(rows), rtol=1e-5, atol=1e-7)
+    for table in ("emb", "emb_"):
+        theirs, start, rows = (getattr(one.w_emb, table).weight for one in (old, before, new))
+        wanted = torch.stack([theirs[3], start[1], theirs[1], torch.zeros_like(start[0])])
+        assert torch.equal(rows, wanted)
+    theirs, start, layer = (one.classifier.main[-1] for one in (old, before, new))
+    assert layer.parametrizations.weight.original0.shape == ()  # one scale, found anew
+    for kind in ("weight", "bias"):
+        rows = [getattr(theirs, kind)[shared[i]] if i in shared else getattr(start, kind)[i]
+                for i in range(3)]  # fmt: skip
+        assert torch.allclose(getattr(layer, kind), torch.stack(rows), rtol=1e-5, atol=1e-7)
     theirs, ours = old.state_dict(), new.state_dict()
     rest = [key for key in ours if "w_emb" not in key and "classifier.main.3" not in key]
     assert len(rest) > 100 and all(torch.equal(theirs[key], ours[key]) for key in rest)
@@ -343,7 +341,7 @@ def test_a_run_on_another_set_gives_its_rows_by_their_text(tmp_path):
 
 @torch.no_grad()
 def test_shared_questions_get_the_shared_answers_of_the_run(tmp_path):
-    """All words are known, in another order: logits are the old model's, and the prior's."""
+    """All words are known, in another order: logits are the old model's."""
     words, answers = ["mass", "a", "is", "new", "it"], ["right lung", "lung", "yes", "no"]
     old, new, kept, path, data = two_sets(tmp_path, words, answers)
     weights.start_from_run(new, kept, path, data)
@@ -352,10 +350,9 @@ def test_shared_questions_get_the_shared_answers_of_the_run(tmp_path):
     logits = []
     for model, known in ((old, kept["dictionary"]), (new, words)):
         tokens = torch.tensor([[known.index(word) for word in line.split()] for line in text])
-        seen = model.prior(tokens, organs.softmax(-1), maps.mean((1, 3, 4)))
-        logits.append((model.model.eval()(None, tokens, maps, organs).logits, seen))
-    for theirs, ours in zip(*logits):
-        assert torch.allclose(ours[:, [2, 3, 1]], theirs, atol=1e-5) and theirs.std() > 0.1
+        logits.append(model.eval()(None, tokens, maps, organs).logits)
+    theirs, ours = logits
+    assert torch.allclose(ours[:, [2, 3, 1]], theirs, atol=1e-5) and theirs.std() > 0.1
 
 
 def test_a_run_on_the_same_set_is_taken_to_the_bit(tmp_path):

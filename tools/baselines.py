@@ -1,16 +1,16 @@
 """Baselines beside each score: the same model with an input blanked, and retrieval."""
 
 import copy
+import time
 
-import numpy as np
+import torch
 
 from dataset_RAD import without_questions
-from extras import mean_cells
-from readers.vectors import find_embedding
+from extras import fit_prior, mean_cells
+from readers.vectors import table_or_zeros
 from scores import GROUPS, in_group
 from text_rules import allowed_answers
 from tools.equivalent import equivalent_scores
-from tools.retrieval import retrieve
 
 
 def add_baselines(rows, data, training, model, inputs, answer, rule):
@@ -24,15 +24,11 @@ def add_baselines(rows, data, training, model, inputs, answer, rule):
     blank.blank = True
     unread = answer(without_questions(data).test, inputs, ", questions blanked", False)
     images = sorted({question.image for question in training + data.test})
-    cells = mean_cells(model.image, inputs, images).cpu().numpy()  # (images, width)
-    found = find_embedding(data, "glove", lambda _: None)
-    table = found[0] if found else np.zeros((data.ntoken, 1))
-    scores, seconds = retrieve(
-        data.test, training, dict(zip(images, cells)), table, data.num_answers
-    )
+    cells = dict(zip(images, mean_cells(model.image, inputs, images).cpu()))
+    scores, seconds = retrieve(data, training, cells)
     if rule:
         allowed = [allowed_answers(question.question, data.answers) for question in data.test]
-        scores = np.where(allowed, scores, -np.inf)
+        scores = scores.masked_fill(~torch.tensor(allowed), -torch.inf)
     best = {
         "answer_without_image": answer(data.test, blank, ", images blanked").argmax(1).tolist(),
         "answer_without_question": unread.argmax(1).tolist(),
@@ -42,6 +38,21 @@ def add_baselines(rows, data, training, model, inputs, answer, rule):
         for row, label in zip(rows, labels):
             row[name] = data.answers[label]
     return seconds
+
+
+def retrieve(data, training, cells, size=64):
+    """(scores of the test questions (questions, answers) by fit_prior, the seconds that it took).
+
+    cells: {row of an image: its mean cell (channels,)}.
+    """
+    began = time.perf_counter()
+    prior, _ = fit_prior(training, cells, table_or_zeros(data, "glove"), data.num_answers)
+    parts = [data.test[start : start + size] for start in range(0, len(data.test), size)]
+    scores = [
+        prior(torch.tensor([q.tokens for q in part]), torch.stack([cells[q.image] for q in part]))
+        for part in parts
+    ]
+    return torch.cat(scores), time.perf_counter() - began
 
 
 def retrieval_scores(predictions, seconds):

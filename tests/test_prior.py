@@ -1,0 +1,93 @@
+"""The prior's ridge regression against one done by hand, pair by pair."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import extras
+from extras import RetrievalPrior, fit_prior
+
+PADDING = 4
+TABLE = np.array([[1.0, 0], [0, 2], [3, 1], [-1, 1]], np.float32)
+CELLS = {5: [1.0, 2, 0], 7: [0, 1.0, 1], 9: [2.0, 0, 0]}
+CELLS = {row: torch.tensor(cell) for row, cell in CELLS.items()}
+
+
+def question(tokens, image, label):
+    tokens = (*tokens, *[PADDING] * (5 - len(tokens)))
+    return SimpleNamespace(tokens=tokens, image=image, label=label)
+
+
+TRAINING = [
+    question((0, 1), 5, 0),
+    question((0, 2, 2), 7, 1),
+    question((3,), 9, 2),
+    question((1, 3), 5, 0),
+    question((0, 1), 9, 2),  # the first one's words
+    question((0, 3), 7, -1),  # an answer that training lacks
+]
+KNOWN = TRAINING[:5]
+ASKED = [question((0, 2), 7, 1), question((), 9, 0)]
+
+
+def by_hand(first, second, with_images=True):
+    """The kernel of two questions, from its formula."""
+    idf = [max(0, np.log(5 / (1 + sum(t in q.tokens for q in KNOWN)))) for t in range(4)]
+    mean = sum(cell.numpy() for cell in CELLS.values()) / 3
+
+    def unit(vector):
+        return vector / max(np.linalg.norm(vector), 1e-9)
+
+    def near(a, b, width):
+        return np.exp(-(2 - 2 * float(unit(a) @ unit(b))) / width)
+
+    bags = [np.array([q.tokens.count(t) * idf[t] for t in range(4)]) for q in (first, second)]
+    words = 0.8 * near(*bags, 1.0) + 0.2 * near(*(bag @ TABLE for bag in bags), 0.2)
+    pictures = [CELLS[q.image].numpy() - mean for q in (first, second)]
+    return words * (1 + 10 * near(*pictures, 1.5)) / 11 if with_images else words
+
+
+def answer(prior, questions):
+    """The scores (questions, answers) of a prior."""
+    tokens = torch.tensor([q.tokens for q in questions])
+    return prior(tokens, torch.stack([CELLS[q.image] for q in questions]))
+
+
+@pytest.mark.parametrize("with_images", [True, False])
+def test_scores_by_hand(with_images):
+    within = np.array([[by_hand(a, b, with_images) for b in KNOWN] for a in KNOWN])
+    across = np.array([[by_hand(a, b, with_images) for b in KNOWN] for a in ASKED])
+    targets = np.eye(3)[[q.label for q in KNOWN]]
+    expected = across @ np.linalg.inv(within + 0.03 * np.eye(5)) @ targets
+    prior, sizes = fit_prior(TRAINING, CELLS if with_images else None, TABLE, 3)
+    np.testing.assert_allclose(answer(prior, ASKED), expected, atol=1e-5)
+    assert sizes["wordings"] == 4 and sizes["questions"] == 5
+    other = RetrievalPrior(**sizes)  # as a checkpoint brings it back
+    other.load_state_dict(prior.state_dict())
+    assert torch.equal(answer(other, ASKED), answer(prior, ASKED))
+
+
+def test_the_same_question_gets_its_answer(monkeypatch):
+    """Also where only a part of the training questions counts, the same part each time."""
+    scores = answer(fit_prior(TRAINING, CELLS, TABLE, 3)[0], KNOWN)
+    assert scores.argmax(1).tolist() == [0, 1, 2, 0, 2]
+    monkeypatch.setattr(extras, "MOST", 2)
+    few = [answer(fit_prior(TRAINING, CELLS, TABLE, 3)[0], KNOWN) for _ in range(2)]
+    assert torch.equal(*few) and not torch.allclose(few[0], scores)
+
+
+def test_without_word_vectors_words_remain():
+    prior, _ = fit_prior(TRAINING, CELLS, np.zeros((4, 1), np.float32), 3)
+    assert answer(prior, KNOWN).argmax(1).tolist() == [0, 1, 2, 0, 2]
+
+
+def test_blanked_inputs_leave_the_other_side():
+    """Baselines: without questions like images answer, without images like questions."""
+    unread = [question((), q.image, q.label) for q in KNOWN]
+    prior, _ = fit_prior(unread, CELLS, TABLE, 3)
+    assert answer(prior, unread)[1].argmax() == 1  # the only question on image 7
+    blank = dict.fromkeys(CELLS, torch.zeros(3))
+    prior, _ = fit_prior(KNOWN, blank, TABLE, 3)
+    assert prior(torch.tensor([KNOWN[1].tokens]), torch.zeros(1, 3)).argmax() == 1
