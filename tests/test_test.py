@@ -125,7 +125,7 @@ def test_official_checkpoints_are_found_in_their_folder(tmp_path, monkeypatch, c
     path, run = find_checkpoint(Path(name), None, runs)
     assert path.samefile(folder / "model_epoch59.pth") and run == f"{name}_epoch_59"
     assert "model_epoch59.pth is taken, the last epoch" in capsys.readouterr().out
-    with pytest.raises(UserError, match="no checkpoint of epoch 60; there are: 9, 59$"):
+    with pytest.raises(UserError, match="no --epoch 60; counted from 0 there are: 9, 59$"):
         find_checkpoint(Path(name), 60, runs)
     for file in ("model_epoch9.pth", "model_epoch59.pth"):
         (folder / file).unlink()
