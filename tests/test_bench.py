@@ -120,6 +120,16 @@ def test_growth_table(tmp_path, quick, fresh_here, light_encoder):
     assert not any(tmp_path.iterdir())
 
 
+def test_growth_without_an_encoder(tmp_path, quick, fresh_here, monkeypatch):
+    monkeypatch.setattr(EfficientNetEncoder, "forward", lambda *_: pytest.fail("it encoded"))
+    rows = bench_growth.growth_rows(quick("--growth", 1, "--pooled"), tmp_path)
+    assert rows[0]["images"] == 60 and rows[0]["encode"] > 0
+    images = torch.rand(2, 3, 224, 224)
+    maps = bench_growth.pooled_maps(images, 1280)
+    assert maps.shape == (2, 1, 1280, 7, 7)
+    assert torch.allclose(maps[1, 0, 4, 2, 3], images[1, 1, 64:96, 96:128].mean())
+
+
 def test_seconds_of_the_processor_do_not_count_waiting(quick):
     for options, least, most in (([], 0.2, 60), (["--processor"], 0, 0.1)):
         quick(*options)

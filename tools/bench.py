@@ -53,6 +53,8 @@ def parse_args():
         "last --dtype only")  # fmt: skip
     add("--growth", type=int, nargs="*", metavar="TIMES", help="the growth table, at so many "
         "times the phantom set's size (default: 1 4 16)")  # fmt: skip
+    add("--pooled", action="store_true", help="for --growth: means of pixels in place of encoders, "
+        "where encoding would take hours")  # fmt: skip
     add("--steps", type=int, help="of an epoch, for --growth; the others are taken to be as fast "
         "(default: 40)")  # fmt: skip
     add("--processor", action="store_true", help="seconds of the processor in place of the "
@@ -113,7 +115,7 @@ def about(args):
     facts = {"machine": where, "threads": torch.get_num_threads()}
     facts |= {"load_before": round(os.getloadavg()[0], 2), "torch": torch.__version__}
     facts |= {"date": time.strftime("%Y-%m-%d %H:%M")}
-    settings = ("device", "dtype", "batch_size", "blocks", "encoder", "quick", "processor")
+    settings = "device dtype batch_size blocks encoder quick processor pooled".split()
     return facts | {key: getattr(args, key) for key in settings}
 
 

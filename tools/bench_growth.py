@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import torch
+from torch.nn.functional import adaptive_avg_pool2d
 
+from base_model import CHANNELS
 from dataset_RAD import prepare
 from features import model_inputs
 from tools import bench_cases
@@ -91,6 +93,9 @@ def growth_case(args):
     data = prepare(args.folder, log=lambda _: None)
     times.append(bench_cases.clock(args.device))
     made = bench_cases.make_model(args, True, data)
+    if args.pooled:
+        channels = CHANNELS[args.encoder]
+        made[0].image.maps = lambda images: pooled_maps(images, channels)
     inputs = model_inputs(made[0].image, data, torch.device(args.device), frozen=True)
     times.append(bench_cases.clock(args.device))
     found = {"images": len(data.image_names), "questions": len(data.train) + len(data.test)}
@@ -99,6 +104,12 @@ def growth_case(args):
         dtype, folder = args.dtype[-1], args.folder
         found |= bench_cases.run_epoch(args, data, inputs, made, dtype, folder, args.steps)
     return found
+
+
+def pooled_maps(images, channels):
+    """Means of pixels (B, 3, 224, 224) in place of an encoder's maps (B, 1, channels, 7, 7)."""
+    cells = adaptive_avg_pool2d(images, 7)  # (B, 3, 7, 7)
+    return cells.repeat(1, -(-channels // 3), 1, 1)[:, None, :channels]
 
 
 def memory_rows(args, folder):
