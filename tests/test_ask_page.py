@@ -67,6 +67,11 @@ def test_the_page(runs, picture, tmp_path, monkeypatch):
     for fusion in ("CMSA", "SAN"):
         model, kept = ask.load(runs / fusion)
         page = ask_page.build_page(model, kept, 3)
+        # no button sends a picture away, and none vanishes while the page is open
+        buttons = [one.buttons for one in page.blocks.values() if getattr(one, "buttons", None)]
+        assert ["fullscreen", "download"] in buttons
+        assert all("share" not in some for some in buttons)
+        assert page.delete_cache is None
         preview, reply = (one.fn for one in list(page.fns.values())[-3:-1])
         assert preview(str(picture)).shape == (448, 448, 3) and preview(None) is None
         encode, encoded = ask.encode_picture, []
@@ -76,7 +81,7 @@ def test_the_page(runs, picture, tmp_path, monkeypatch):
         assert len(encoded) == 1
         assert len(answers) == 3 and shown.shape == (448, 904, 3) and "not for diagnosis" in notes
         assert warnings["visible"] and "PHANTOM SET" in warnings["value"]
-        assert "PHANTOM SET" not in notes and sentence.startswith("Blanking the")
+        assert "PHANTOM SET" not in notes and sentence.startswith("Blanking ")
         assert len(look) == (2 if fusion == "CMSA" else 0)
         if look:
             assert [word for _, word in look[0]] == ["is", "[it]", "normal"]
@@ -95,6 +100,12 @@ def test_the_page(runs, picture, tmp_path, monkeypatch):
                 reply(file, question)
         with pytest.raises(gradio.Error, match="can't be used"):
             preview(bad)
+
+    monkeypatch.setattr(gradio, "__version__", "5.9.1")
+    with pytest.raises(UserError, match="Gradio 6 is wanted, not 5.9.1"):
+        ask_page.build_page(model, kept, 3)
+    monkeypatch.undo()
+    monkeypatch.setenv("GRADIO_ALLOWED_PATHS", "/etc")
 
     launched = {}
 

@@ -15,13 +15,19 @@ from tools.ask_show import answer_maps
 from tools.maps import LEAST_PEAK, OCCLUSION, cover, cover_falls, say_looks
 from utils import UserError, log, optional, reason
 
+GRADIO = 6  # the oldest version with such buttons
+BUTTONS = ["fullscreen", "download"]  # of images; a third one would send them to a public place
 SIDE, GAP = 448, 8  # pixels of an image and a map, and the black between the two
 EXAMPLES = 4
 
 
 def build_page(model, kept, top):
-    """The Gradio page, not yet served."""
+    """The Gradio page, not yet served. Raises UserError without Gradio, or with an old one."""
     gradio = optional("gradio")
+    if int(gradio.__version__.partition(".")[0]) < GRADIO:
+        raise UserError(
+            f"Gradio {GRADIO} is wanted, not {gradio.__version__}: pip install --upgrade gradio"
+        )
 
     def read(file):
         """readers.images.Picture of an uploaded file. Errors become messages of the page."""
@@ -64,7 +70,7 @@ def build_page(model, kept, top):
         return [*shown, word_pictures(image, words, look[0]), say_looks([look])]
 
     label = "answers" if model.softmax else "answers (probabilities need not sum to 100%)"
-    with gradio.Blocks(title="ask.py", analytics_enabled=False, delete_cache=(600, 600)) as page:
+    with gradio.Blocks(title="ask.py", analytics_enabled=False) as page:
         gradio.Markdown(
             f"# Ask about a radiology image\n**{ask.NOT_FOR_DIAGNOSIS}** "
             "Give a JPEG, PNG or DICOM file of at most 20 MB. What you give here stays on this "
@@ -77,7 +83,8 @@ def build_page(model, kept, top):
                     type="filepath",
                     file_count="single",
                 )
-                seen = gradio.Image(label="the image as it is read", interactive=False, height=300)
+                shown = {"interactive": False, "buttons": BUTTONS}
+                seen = gradio.Image(label="the image as it is read", height=300, **shown)
                 question = gradio.Textbox(label="question", max_lines=1)
                 button = gradio.Button("Ask", variant="primary")
                 if some := examples(kept):
@@ -86,15 +93,14 @@ def build_page(model, kept, top):
                 warnings = gradio.Textbox(label="warnings", visible=False)
                 answers = gradio.Label(label=label, num_top_classes=top)
                 gradio.Markdown("The image, and in amber what the answer depends on:")
-                picture = gradio.Image(show_label=False, format="png", interactive=False)
+                picture = gradio.Image(show_label=False, format="png", **shown)
                 sentence = gradio.Markdown(OCCLUSION)
                 outputs = [warnings, answers, notes := gradio.Textbox(label="notes", render=False)]
                 outputs += [picture, sentence]
                 if model.fusion == "CMSA":
                     with gradio.Accordion("where CMSA looks for each word", open=False):
-                        words = gradio.Gallery(
-                            columns=4, height="auto", interactive=False, show_label=False
-                        )
+                        # two columns are as many as a telephone shows
+                        words = gradio.Gallery(columns=2, height="auto", show_label=False, **shown)
                         outputs += [words, gradio.Markdown()]
                 notes.render()
         file.change(preview, file, seen, api_name=False)
@@ -106,6 +112,7 @@ def build_page(model, kept, top):
                 api_name=False,
                 concurrency_limit=1,
                 concurrency_id="model",
+                show_progress_on=[answers, picture],  # an error blanks no text
             )
     return page
 
