@@ -24,7 +24,7 @@ DEFAULTS = {  # of the recipes paper and tuned (docs/TUNED.md); arguments of the
     "idf": (False, True),
     "gate": (False, True),
     "prior": (False, True),
-    "form_rule": (False, False),
+    "form_rule": (False, True),
 }
 RECIPES = {
     recipe: {name: values[column] for name, values in DEFAULTS.items()}

@@ -130,5 +130,5 @@ def test_settings(runs, tmp_path):
     def given(*words):
         return settings.parse_args([*words, "--output", str(tmp_path)])[0].form_rule
 
-    assert not given() and not given("--recipe", "tuned") and given("--form_rule")
+    assert not given() and given("--recipe", "tuned") and given("--form_rule")
     assert not given("--form_rule", "--image_only")  # such a model reads no question
