@@ -9,6 +9,8 @@ import torch
 
 from base_model import VQAModel
 from extras import PRIOR_WEIGHT, WithPrior, fit_prior, idf_weights
+from language_model import WordEmbedding
+from train import start_words
 
 SIZES = {"ntoken": 5, "num_answers": 3, "word_dim": 4}
 
@@ -21,6 +23,17 @@ def test_idf_weights_by_hand():
     np.testing.assert_allclose(idf_weights(questions, 4), logs / logs.mean(), rtol=1e-6)
     # every word is in every question: all count alike
     assert (idf_weights(questions[:1] * 2, 2) == 1).all()
+
+
+def test_word_tables_start_from_vectors_times_idf():
+    """Both tables; padding stays zero."""
+    questions = [SimpleNamespace(tokens=ids, phrase_type="") for ids in ((0, 1, 2), (0, 2, 2))]
+    model, data = WordEmbedding(2, 3), SimpleNamespace(train=questions, ntoken=2)
+    args = SimpleNamespace(idf=True, split="official")
+    vectors = np.full((2, 3), 5, np.float32)
+    assert start_words(model, vectors, "vectors", args, data) == "vectors times idf"
+    for table in (model.emb.weight, model.emb_.weight):
+        assert table.tolist() == [3 * [0], 3 * [10], 3 * [0]]  # idf: 0 and log(2), of mean 1
 
 
 def test_the_gate_adds_a_product_of_image_and_question():
