@@ -21,7 +21,6 @@ from extras import WithPrior, fit_prior, idf_weights, mean_cells
 from features import model_inputs
 from image_type import train_on_questions
 from journal import write_run
-from language_model import WordEmbedding
 from readers import checkpoints, vectors, weights
 from settings import make_parser, parse_args, recipe_of, run_name
 from utils import HERE, UserError, log
@@ -81,15 +80,13 @@ def add_prior(model, arguments, questions, data, inputs, args):
 
 
 def start_words(model, table, description, args, data):
-    """Start all word tables of a model from vectors (ntoken, dim); returns a description."""
+    """Start a model's word tables from vectors (ntoken, dim); returns a description."""
     table = torch.from_numpy(table)
     if args.idf:
         idf = idf_weights(rad.training_questions(data, args.split), data.ntoken)
         table = table * torch.from_numpy(idf)[:, None]  # (ntoken, word_dim)
         description += " times idf"
-    for part in model.modules():
-        if isinstance(part, WordEmbedding):
-            part.initialise(table)
+    model.w_emb.initialise(table)
     return description
 
 

@@ -1,6 +1,5 @@
 """The weights that a new model starts from: MTPT files, ImageNet, a pre-trained language side."""
 
-import re
 import socket
 import sys
 from http.client import HTTPException
@@ -8,8 +7,6 @@ from http.client import HTTPException
 import torch
 
 from base_model import CHANNELS
-from classifier import AnswerClassifier
-from language_model import WordEmbedding
 from readers.checkpoints import (
     check_checkpoint,
     is_state_dict,
@@ -27,8 +24,7 @@ MTPT_FILES = {  # the files of pretrain.py by train.py's arguments for them
     IMAGE_TYPE_ARGUMENT: "image_type.pth",
 }
 TABLES = ("w_emb.emb.weight", "w_emb.emb_.weight")
-# weights with a row for each word or answer of the data, in a model and in its prior
-OF_DATA = re.compile(r"\bw_emb\.|\bclassifier\.main\.3\.")
+OF_DATA = ("w_emb.", "classifier.main.3.")  # weights with a row for each word, or answer
 
 
 def imagenet_state(name):
@@ -236,8 +232,8 @@ def start_language(model, path, dictionary):
 def start_from_run(model, kept, path, data):
     """Start a model from a run's checkpoint `kept`, which other data may have trained.
 
-    Words and answers are matched by their text: their rows of the word tables and of the last
-    layer of each classifier become the checkpoint's, and all others stay. Returns a description.
+    Words and answers are matched by their text: their rows of the word tables and of the
+    classifier's last layer become the checkpoint's, and other rows stay. Returns a description.
     Raises UserError where the checkpoint does not fit the model (docs/FORMATS.md section 4).
     """
     pairs, counts = {}, []
@@ -248,17 +244,16 @@ def start_from_run(model, kept, path, data):
     if all(kept[name] == getattr(data, name) for name in pairs):
         load_part(model, kept["model"], str(path))  # to the bit
     else:
-        state = {key: value for key, value in kept["model"].items() if not OF_DATA.search(key)}
+        state = {k: v for k, v in kept["model"].items() if not k.startswith(OF_DATA)}
         load_part(model, model.state_dict() | state, str(path))
-        for part, other in zip(model.modules(), make_model(kept, path).modules()):
-            if isinstance(part, WordEmbedding):
-                for ours, theirs in ((part.emb, other.emb), (part.emb_, other.emb_)):
-                    ours.weight.copy_(_with_rows(ours.weight, theirs.weight, pairs["dictionary"]))
-            elif isinstance(part, AnswerClassifier):
-                ours, theirs = part.main[-1], other.main[-1]
-                ours.bias.copy_(_with_rows(ours.bias, theirs.bias, pairs["answers"]))
-                # weight_norm finds the layer's one scale anew
-                ours.weight = _with_rows(ours.weight, theirs.weight, pairs["answers"])
+        old = make_model(kept, path)
+        for name in ("emb", "emb_"):
+            ours, theirs = (getattr(one.w_emb, name).weight for one in (model, old))
+            ours.copy_(_with_rows(ours, theirs, pairs["dictionary"]))
+        ours, theirs = (one.classifier.main[-1] for one in (model, old))
+        ours.bias.copy_(_with_rows(ours.bias, theirs.bias, pairs["answers"]))
+        # weight_norm finds the layer's one scale anew
+        ours.weight = _with_rows(ours.weight, theirs.weight, pairs["answers"])
     run = f"{path.resolve()} ({kept['data']['name']})"
     return f"{run}, {counts[0]} words and {counts[1]} answers; {kept['start']}"
 
