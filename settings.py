@@ -91,7 +91,7 @@ def make_parser(first, description=None):
     options = {"description": description, "formatter_class": style}
     parser = argparse.ArgumentParser(parents=[first], allow_abbrev=False, **options)
     add = parser.add_argument_group("data").add_argument
-    add("--RAD_dir", "--data_dir", type=Path, help="VQA-RAD, SLAKE, VQA-Med, parquet, your own")
+    add("--RAD_dir", "--data_dir", type=Path, help="VQA-RAD, SLAKE, VQA-Med, PathVQA or own")
     add_options(add)
     add("--split", choices=["official", "clean"], default="official", help="clean: no leak")
     text = "share of questions held out to choose the epoch, where the set has no part for it"
