@@ -205,7 +205,7 @@ def read_history(results, missing):
     """
     folder = checkpoint_path(results).parent
     history, run = attempt(missing, "settings", read_run, folder) or ([], None)
-    settings = grouped_settings(run or {}, results["changed"])
+    settings = grouped_settings(run or {}, results)
     if not history:
         missing["curves"] = f"There is no log.jsonl in {folder}."
     if not settings["others"]:
@@ -264,11 +264,12 @@ def part_of(run, name):
     return part if isinstance(part := run.get(name), dict) else {}
 
 
-def grouped_settings(run, changed):
+def grouped_settings(run, results):
     """The settings for the page: {"changed": lines, "others": {title: lines}} of (name, text).
 
-    run: run.json; changed: those that differ from the recipe.
+    run: run.json; results: content of results.json, which names those that differ from the recipe.
     """
+    changed = results["changed"]
     names = {"Settings": "settings", "Model": "model_arguments", "Prior": "prior_arguments"}
     parts = {title: part_of(run, name) for title, name in names.items()}
     shown = {"settings", "model_arguments", "prior_arguments", "recipe", "changed"}
@@ -280,7 +281,7 @@ def grouped_settings(run, changed):
             for one in resumed
             if isinstance(one, dict) and type(one.get("epoch")) is int
         )
-    out = {"recipe", *changed}
+    out = {"recipe", *changed} | ({"split"} if split_of(results) is None else set())
     parts["Settings"] = {key: value for key, value in parts["Settings"].items() if key not in out}
     others = {title: lines for title, part in parts.items() if (lines := flat(part))}
     return {"changed": [(key, str(value)) for key, value in changed.items()], "others": others}
