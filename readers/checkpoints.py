@@ -124,7 +124,6 @@ def check_checkpoint(state, path, kind="run"):
 def _check_run(state, path):
     """Raise UserError for settings or data of a run that can't be."""
     settings = state["settings"]
-    settings.setdefault("form_rule", False)  # of older runs
     for key, wanted in SETTINGS.items():
         if not isinstance(settings.get(key), wanted):
             raise UserError(

@@ -21,6 +21,7 @@ SETTINGS = {
     "freeze_encoders": True,
     "recipe": "paper",
     "epochs": 2,
+    "form_rule": False,
 }
 SMALL = {  # a model whose tests take seconds
     "fusion": "CMSA",
