@@ -28,11 +28,12 @@ def test_idf_weights_by_hand():
 def test_word_tables_start_from_vectors_times_idf():
     """Both tables; padding stays zero."""
     questions = [SimpleNamespace(tokens=ids, phrase_type="") for ids in ((0, 1, 2), (0, 2, 2))]
-    model, data = WordEmbedding(2, 3), SimpleNamespace(train=questions, ntoken=2)
+    model = SimpleNamespace(w_emb=WordEmbedding(2, 3))
+    data = SimpleNamespace(train=questions, ntoken=2)
     args = SimpleNamespace(idf=True, split="official")
     vectors = np.full((2, 3), 5, np.float32)
     assert start_words(model, vectors, "vectors", args, data) == "vectors times idf"
-    for table in (model.emb.weight, model.emb_.weight):
+    for table in (model.w_emb.emb.weight, model.w_emb.emb_.weight):
         assert table.tolist() == [3 * [0], 3 * [10], 3 * [0]]  # idf: 0 and log(2), of mean 1
 
 
