@@ -13,10 +13,13 @@ from torch.nn.functional import adaptive_avg_pool2d
 from base_model import CHANNELS
 from dataset_RAD import prepare
 from features import model_inputs
+from readers.json_files import MAX_JSON
+from readers.record_fields import FIELDS
+from readers.records import PUBLIC_JSON
 from tools import bench_cases
 from tools.bench_rows import row
 from tools.phantom_RAD import draw
-from utils import HERE, UserError
+from utils import HERE, UserError, write_json
 
 PARTS = ("dense", "ours", "frozen", "trained", "encode", "epoch")  # of --memory_of
 
@@ -135,6 +138,15 @@ def peak_row(name, value, against, reference, remark):
     return row(f"peak memory, {name}", value, against, reference, "MiB", remark=remark)
 
 
+def shorten_list(path):
+    """Leave out the fields that no reader reads, where a list is too large to be read."""
+    if path.stat().st_size > MAX_JSON:
+        wanted = {*FIELDS, "question_frame"}
+        records = json.loads(path.read_text(encoding="utf-8"))
+        short = [{key: one[key] for key in one if key in wanted} for one in records]
+        write_json(path, short, indent=None)
+
+
 def growth_rows(args, folder):
     """Preparing, encoding and an epoch on phantom sets with so many times the images.
 
@@ -144,6 +156,7 @@ def growth_rows(args, folder):
     for times in args.growth:
         place = folder / str(times)
         draw(place, images=times * args.images)
+        shorten_list(place / PUBLIC_JSON)
         encode, epoch = (fresh(part, "--folder", place) for part in PARTS[4:])
         encoding = {"prepare": encode["prepare"], "encode": encode["encode"]}
         rows.append({"times": times} | epoch | encoding | {"encode_host": encode["host"]})
