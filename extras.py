@@ -24,11 +24,16 @@ def idf_weights(questions, ntoken):
     log(questions / questions with the word). Word vectors times these weights let "ascites"
     count for more than "is there".
     """
-    found = Counter(token for question in questions for token in set(question.tokens))
+    found = _count_questions(questions)
     weights = np.log([len(questions) / max(found[token], 1) for token in range(ntoken)])
     if not weights.any():
         return np.ones(ntoken, np.float32)
     return (weights / weights.mean()).astype(np.float32)
+
+
+def _count_questions(questions):
+    """Counter: how many questions have each token."""
+    return Counter(token for question in questions for token in set(question.tokens))
 
 
 class Gate(nn.Module):
@@ -97,7 +102,7 @@ class RetrievalPrior(nn.Module):
         wording, image = self.pairs
         kernel = self.compare_words(questions)[:, wording]  # (B, questions)
         if len(self.known_images):
-            kernel = kernel * self.compare_images(cells.to(self.center.dtype))[:, image]
+            kernel = kernel * self.compare_images(cells)[:, image]
         return kernel @ self.weights
 
 
@@ -145,7 +150,7 @@ def fit_prior(questions, cells, table, num_answers):
     prior.known_words.copy_(torch.tensor(list(wordings)))
     places = [[wordings[q.tokens] for q in questions], [rows[q.image] for q in questions]]
     prior.pairs.copy_(torch.tensor(places))
-    found = Counter(token for question in questions for token in set(question.tokens))
+    found = _count_questions(questions)
     rarity = [math.log(len(questions) / (1 + found[token])) for token in range(len(table))]
     prior.idf[:-1] = torch.tensor(rarity).clamp_min(0)
     prior.table[:-1] = torch.as_tensor(table)

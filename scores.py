@@ -111,6 +111,15 @@ def in_group(predictions, group):
     return [p for p in predictions if group in ("ALL", p["answer_type"])]
 
 
+def percents(predictions, right):
+    """{"CLOSED" | "OPEN" | "ALL": percent, or None without questions} of those with right(p)."""
+    out = {}
+    for group in GROUPS:
+        found = [right(p) for p in in_group(predictions, group)]
+        out[group] = round(100 * sum(found) / len(found), 1) if found else None
+    return out
+
+
 def table(predictions):
     """{"CLOSED" | "OPEN" | "ALL": entry} in the official schema."""
     return {group: entry(in_group(predictions, group)) for group in GROUPS}

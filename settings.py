@@ -112,7 +112,7 @@ def make_parser(first, description=None):
     add("--idf", action=flag, help="word vectors times inverse document frequency")
     add("--gate", action=flag, help="add a product of image and question to CMSA's feature")
     add("--form_rule", action=flag, help="let the question's form restrict the answers given")
-    add("--prior", action=flag, help="multiply answers by a small model's; of --loss ce")
+    add("--prior", action=flag, help="add retrieval's scores to the answers'; of --loss ce")
     add = parser.add_argument_group("image encoders").add_argument
     text = "auto: those of MTPT, else ResNet-34 where its ImageNet weights can be had"
     add("--encoder", choices=["auto", *CHANNELS], default="auto", help=text)

@@ -18,6 +18,8 @@ ADVICE = {  # endings of names, and what to do about such a file
     (".part", ".crdownload", ".download", ".partial"): "a begun download: get it again",
     JSON: f"JSON of another name: call it {TRAIN_JSON} and {TEST_JSON}, or '{PUBLIC_JSON}'",
 }
+# forms with a module of their own, in the order in which they are looked for
+OTHERS = {"slake": slake, "vqa_med": vqa_med, "path_vqa": path_vqa, "parquet": parquet}
 OURS = ("prepared", "dictionary.json", "answers.json", "imgid2idx.json")
 MANY = 1000  # names of a folder that are looked at for a message
 
@@ -29,8 +31,7 @@ def find_form(folder):
     """
     if form := records.find_form(folder):
         return form
-    others = {"slake": slake, "vqa_med": vqa_med, "path_vqa": path_vqa, "parquet": parquet}
-    return next((name for name, reader in others.items() if reader.holds(folder)), None)
+    return next((name for name, reader in OTHERS.items() if reader.holds(folder)), None)
 
 
 def form_or_error(folder):

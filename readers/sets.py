@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from readers import parquet, path_vqa, slake, vqa_med
+from readers import slake, vqa_med
 from readers.archive import IMAGE_INDEX, IMAGE_PICKLE, archive_images, read_archive
-from readers.data_folder import form_or_error
+from readers.data_folder import OTHERS, form_or_error
 from readers.data_set import DataSet, file_images, image_names
 from readers.json_files import read_json
 from readers.names import fold, shown
@@ -16,7 +16,6 @@ NAMES = {
     "processed": "VQA-RAD, processed split",
     "archive": "VQA-RAD, authors' archive",
 }
-OTHERS = {"slake": slake, "vqa_med": vqa_med, "path_vqa": path_vqa, "parquet": parquet}
 CHOICES = {  # options of the command line, their values, the usual one first, and whose they are
     "language": (list(slake.LANGUAGES), ("slake", "parquet")),
     "categories": (list(vqa_med.CATEGORIES), ("vqa_med",)),

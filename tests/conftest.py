@@ -52,6 +52,14 @@ def tiny(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def data(tiny):
+    """The tiny set, prepared."""
+    from dataset_RAD import find_data
+
+    return find_data(tiny, log=lambda _: None)
+
+
 @pytest.fixture(scope="session")
 def development(tmp_path_factory):
     """The real development split, prepared in a folder of its own; skips where it is absent."""

@@ -14,7 +14,6 @@ from saved_runs import save_run, small_model
 
 import ask
 import engine
-from dataset_RAD import find_data
 from features import model_inputs
 from readers.images import read_image
 from tools.ask_show import answer_maps
@@ -22,11 +21,6 @@ from utils import run_main
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def data(tiny):
-    return find_data(tiny, log=lambda _: None)
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,12 @@ import pytest
 import torch
 from PIL import Image
 
-from dataset_RAD import find_data
 from engine import predict
 from features import ImageStore, Inputs, encode_images, model_inputs, to_float
 from readers.checkpoints import make_model, read_checkpoint
 from utils import MEAN, STD
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def data(tiny):
-    return find_data(tiny, log=lambda _: None)
 
 
 def test_maps_come_in_the_order_asked_for(data, tmp_path):

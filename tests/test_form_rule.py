@@ -10,7 +10,6 @@ from saved_runs import save_run, small_model
 import ask
 import settings
 from base_model import VQAModel
-from dataset_RAD import find_data
 from engine import predict
 from features import Inputs
 from readers.checkpoints import read_checkpoint
@@ -22,11 +21,6 @@ from train import validation_scores
 from utils import UserError
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def data(tiny):
-    return find_data(tiny, log=lambda _: None)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from dataset_RAD import without_questions
 from extras import fit_prior, mean_cells
 from readers.vectors import table_or_zeros
-from scores import GROUPS, in_group
+from scores import percents
 from text_rules import allowed_answers
 from tools.equivalent import equivalent_scores
 
@@ -57,9 +57,6 @@ def retrieve(data, training, cells, size=64):
 
 def retrieval_scores(predictions, seconds):
     """{"CLOSED" | "OPEN" | "ALL": percent or None, "seconds", "equivalent"} of its answers."""
-    equivalent = equivalent_scores(predictions, "answer_by_retrieval")
-    out = {"seconds": round(seconds, 1), "equivalent": equivalent}
-    for group in GROUPS:
-        right = [p["answer_by_retrieval"] == p["truth"] for p in in_group(predictions, group)]
-        out[group] = round(100 * sum(right) / len(right), 1) if right else None
-    return out
+    field = "answer_by_retrieval"
+    out = {"seconds": round(seconds, 1), "equivalent": equivalent_scores(predictions, field)}
+    return out | percents(predictions, lambda p: p[field] == p["truth"])

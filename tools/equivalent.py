@@ -6,7 +6,7 @@ docs/RESULTS.md says how the table was made. The score of exact match stays the 
 import re
 from collections import Counter
 
-from scores import GROUPS, in_group
+from scores import percents
 
 # {(organ, question type) of the questions for which a group holds, "" for any: groups}
 # A line is a group: normal forms that answer any such question alike. All are training answers of
@@ -144,11 +144,7 @@ def add_equivalent(rows):
 
 def equivalent_scores(rows, field="answer"):
     """{"CLOSED" | "OPEN" | "ALL": percent, or None without questions} of the answers in `field`."""
-    out = {}
-    for group in GROUPS:
-        right = [is_equivalent(row, row[field]) for row in in_group(rows, group)]
-        out[group] = round(100 * sum(right) / len(right), 1) if right else None
-    return out
+    return percents(rows, lambda row: is_equivalent(row, row[field]))
 
 
 def equal_pairs(rows):
