@@ -24,8 +24,7 @@ def check_images(folder, train, val):
     for row, sample in enumerate(_bar(folder, train + val)):
         picture = open_image(sample.image)
         noted[_name(sample, folder)] = picture.notes
-        image = Image.fromarray(resize(picture.image)).convert("L")
-        greys[row] = np.asarray(image.reduce(SIZE // SMALL)).ravel()
+        greys[row] = small_grey(resize(picture.image))
     log_notes(noted, len(noted))
     return find_copies(greys, len(train))
 
@@ -93,6 +92,12 @@ def _read_fitting_mask(sample, size):
             f"{sample.image} {width} x {height}: they must be of one size"
         )
     return mask
+
+
+def small_grey(pixels):
+    """uint8 (224, 224, 3) -> the grey image in which copies are looked for, uint8 (1024,)."""
+    image = Image.fromarray(pixels).convert("L")
+    return np.asarray(image.reduce(SIZE // SMALL)).ravel()
 
 
 def find_copies(greys, count):
