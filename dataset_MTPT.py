@@ -66,6 +66,14 @@ class OrganSet:
     copies: dict = field(default_factory=dict)
     questions: dict = field(default_factory=dict)
 
+    def sizes(self):
+        """What PretrainingModel wants as `classes`."""
+        return len(self.classes)
+
+    def images(self, samples, entries, seed=0, augment=True):
+        """The dataset of some of its samples (see OrganImages)."""
+        return OrganImages(samples, self.organ, entries, seed, augment)
+
     def about(self):
         """The set's description in checkpoints and results."""
         return {
@@ -284,7 +292,7 @@ class OrganImages(Dataset):
 
     def __init__(self, samples, organ, entries, seed=0, augment=True):
         self.samples, self.entries, self.seed, self.augment = samples, entries, seed, augment
-        self.organ = ORGAN_ENCODERS.index(organ)
+        self.organs = [ORGAN_ENCODERS.index(organ)] * len(samples)  # places in ORGANS
         # no flips: left and right are answers
         self.transform = v2.Compose(
             [v2.RandomCrop(SIZE), v2.RandomRotation(DEGREES, v2.InterpolationMode.BILINEAR)]
@@ -293,15 +301,20 @@ class OrganImages(Dataset):
     def __len__(self):
         return len(self.samples)
 
-    def __getitem__(self, key):
-        epoch, index = key
-        image, target = self.samples[index]
+    def read(self, sample):
+        """(image uint8 (3, size, size), target) of a sample."""
+        image, target = sample
         size = SIZE + MARGIN if self.augment else SIZE
         pixels = torch.from_numpy(np.array(read_image(image, size)))
-        image = tv_tensors.Image(pixels.permute(2, 0, 1))  # (3, size, size)
         if isinstance(target, Path):
             mask = Image.fromarray(read_mask(target)).resize((size, size), Image.Resampling.NEAREST)
             target = tv_tensors.Mask(torch.from_numpy(np.array(mask)))  # (size, size)
+        return pixels.permute(2, 0, 1), target
+
+    def __getitem__(self, key):
+        epoch, index = key
+        image, target = self.read(self.samples[index])
+        image, organ = tv_tensors.Image(image), self.organs[index]
         entry = None
         with torch.random.fork_rng(devices=[]):
             own = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]
@@ -310,10 +323,10 @@ class OrganImages(Dataset):
                 image, target = self.transform(image, target)
             if self.entries:
                 entry = self.entries[int(torch.randint(len(self.entries), ()))]
-        if isinstance(target, torch.Tensor):
+        if isinstance(target, tv_tensors.Mask):
             target = target.as_subclass(torch.Tensor).long()
         tokens = torch.tensor(entry.tokens if entry else [0])
-        compatible = int(entry is not None and self.organ in entry.organs)
+        compatible = int(entry is not None and organ in entry.organs) if organ >= 0 else -100
         return image.as_subclass(torch.Tensor).permute(1, 2, 0), target, tokens, compatible
 
 

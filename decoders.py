@@ -17,7 +17,7 @@ DECODER_CHANNELS = SKIP_CHANNELS["resnet34"]  # of the decoder's maps of 56, 28 
 class PretrainingOutput(NamedTuple):
     """The two heads' logits.
 
-    task_logits: (B, classes), for segmentation (B, classes, 224, 224).
+    task_logits: (B, classes), for segmentation (B, classes, 224, 224), for labels their logarithms.
     compatibility_logits: (B, 2), or None without questions.
     """
 
@@ -107,10 +107,28 @@ class ClassificationDecoder(nn.Module):
         return self.fc(maps[-1].mean((2, 3)))
 
 
+class LabelDecoder(nn.Module):
+    """An encoder's maps, the last (B, 512, 7, 7), to log-probabilities (B, labels) of all tasks.
+
+    sizes: the number of each task's labels, which exclude each other. Global average pooling and
+    one linear layer leave the work to the encoder.
+    """
+
+    def __init__(self, sizes):
+        super().__init__()
+        self.sizes = list(sizes)
+        self.fc = nn.Linear(VISUAL_DIM, sum(sizes))
+
+    def forward(self, maps):
+        logits = self.fc(maps[-1].mean((2, 3))).float()  # (B, labels)
+        return torch.cat([one.log_softmax(1) for one in logits.split(self.sizes, 1)], 1)
+
+
 class PretrainingModel(nn.Module):
     """An encoder with two heads: its image task and question-image compatibility.
 
-    task: "segmentation" or "classification". The compatibility head is the question side, CMSA
+    task: "segmentation" or "classification", or "labels", whose `classes` is LabelDecoder's list.
+    The compatibility head is the question side, CMSA
     and the classifier of VQAModel, whose arguments have the same names here. Without
     `compatibility` there is the image task alone (an ablation).
     """
@@ -129,10 +147,13 @@ class PretrainingModel(nn.Module):
         compatibility=True,
     ):
         super().__init__()
+        self.task = task
         self.encoder = make_encoder(encoder)
         self.adapter = make_adapter(encoder)
         if task == "segmentation":
             self.decoder = SegmentationDecoder(classes, SKIP_CHANNELS[encoder])
+        elif task == "labels":
+            self.decoder = LabelDecoder(classes)
         else:
             self.decoder = ClassificationDecoder(classes)
         self.compatibility = None
@@ -148,6 +169,13 @@ class PretrainingModel(nn.Module):
                 use_spatial=use_spatial,
                 blocks=blocks,
             )
+
+    def train(self, mode=True):
+        """As nn.Module.train; with "labels" the encoder's batch norms keep their statistics."""
+        super().train(mode)
+        if self.task == "labels":  # so it stays near its start
+            self.encoder.eval()
+        return self
 
     def forward(self, images, questions=None):
         """images (B, 3, 224, 224), questions (B, 12) or None -> PretrainingOutput."""
@@ -175,10 +203,16 @@ class PretrainingModel(nn.Module):
 def pretraining_loss(output, targets, compatible):
     """Cross-entropy of the image task + cross-entropy of compatibility, means over the batch.
 
-    targets: classes (B,), or masks (B, 224, 224) whose mean runs over the pixels too;
-    compatible: 0 or 1 (B,). All are int64.
+    targets: classes (B,), or masks (B, 224, 224) whose mean runs over the pixels too, int64; or
+    shares of labels (B, labels), float32, whose cross-entropies are added up over the tasks.
+    compatible: 0 or 1 (B,), int64, or -100 for an image that has no such label.
     """
-    loss = F.cross_entropy(output.task_logits.float(), targets)
-    if output.compatibility_logits is not None:
-        loss = loss + F.cross_entropy(output.compatibility_logits.float(), compatible)
+    if targets.is_floating_point():
+        loss = -(targets * output.task_logits).sum(1).mean()
+    else:
+        loss = F.cross_entropy(output.task_logits.float(), targets)
+    known = compatible >= 0
+    if output.compatibility_logits is not None and known.any():
+        logits = output.compatibility_logits.float()[known]
+        loss = loss + F.cross_entropy(logits, compatible[known])
     return loss

@@ -3,6 +3,7 @@
     python pretrain.py                  abdomen, brain, chest, then the image-type classifier
     python pretrain.py --organ brain    one of them
     python pretrain.py --MTPT_dir DIR   your organ sets, not data_MTPT/ or the phantom sets
+    python pretrain.py --VQA_dir DIR    one encoder from the answers of VQA sets, beyond the paper
 
 Writes saved_models/MTPT/, where train.py finds the encoders, and results/MTPT/.
 """
@@ -17,9 +18,9 @@ import torch
 import parallel
 import utils
 from base_model import CHANNELS
+from dataset_labels import NAME, find_label_set
 from dataset_MTPT import (
     Loader,
-    OrganImages,
     compatibility_entries,
     find_organ_sets,
     in_order,
@@ -47,8 +48,9 @@ from utils import HERE, ORGAN_ENCODERS, VERSION, UserError, log
 
 STEPS, PHANTOM_STEPS = 2000, 200  # of a run on a CPU, about; on a GPU at least STEPS
 SAVE_STEPS = 100  # between two validations, about
+LABEL_RATE = 0.015  # of the encoder with --VQA_dir: it stays near its start
 # settings that a run which goes on may change
-FREE = {"organ", "output", "results", "resume", "MTPT_dir", "RAD_dir"}
+FREE = {"organ", "output", "results", "resume", "MTPT_dir", "RAD_dir", "VQA_dir"}
 FREE |= {"gpu", "workers", "save_every"}
 
 
@@ -79,6 +81,8 @@ def parse_args(arguments=None, earlier=None):
     text = "VQA-RAD or another set, whose questions are used (None: as in train.py)"
     add("--RAD_dir", "--data_dir", type=Path, help=text)
     add_options(add)
+    text = "VQA sets whose answers label their images: one encoder, vqa.pth, in place of organ sets"
+    add("--VQA_dir", type=Path, nargs="+", help=text)
     add = parser.add_argument_group("model").add_argument
     add("--encoder", choices=["auto", *CHANNELS], default="auto", help="auto: the paper's "
         "ResNet-34 where its ImageNet weights can be had")  # fmt: skip
@@ -96,7 +100,7 @@ def parse_args(arguments=None, earlier=None):
     add("--batch_size", type=int, default=10, help="images a step")
     add("--lr", type=float, default=0.01, help="base rate of Adamax")
     add("--encoder_rate", type=float, help="share of --lr for the encoder (None: 0.1, from random "
-        "weights 1)")  # fmt: skip
+        f"weights 1, with --VQA_dir {LABEL_RATE})")  # fmt: skip
     add("--warmup", type=int, default=100, help="steps over which the rate rises to its value")
     add("--clip_norm", type=float, default=0.25, help="gradient norm, over all parameters")
     add("--seed", type=int, default=0, help="of everything random")
@@ -119,6 +123,8 @@ def check(args):
     least = [("batch_size", 2), ("num_hid", 1), ("epochs", 1)]
     least += [(name, 0) for name in ("workers", "save_every", "warmup")]
     utils.check_arguments(args, ("lr", "clip_norm", "encoder_rate"), ("output", "results"), least)
+    if args.VQA_dir and args.organ != "all":
+        raise UserError("--organ goes with organ sets: --VQA_dir makes one encoder; name one")
 
 
 def settings_of_run(args, kept, path, arguments=None):
@@ -136,7 +142,7 @@ def model_arguments(args, organ_set, data, encoder, word_dim):
     """The arguments of an organ's PretrainingModel."""
     return dict(
         task=organ_set.task,
-        classes=len(organ_set.classes),
+        classes=organ_set.sizes(),
         ntoken=data.ntoken,
         hidden=args.num_hid,
         rnn=args.rnn,
@@ -160,24 +166,6 @@ def new_model(args, organ_set, data, start):
         model.compatibility.w_emb.initialise(torch.from_numpy(found[0]))
         description += f"; {found[1]}"
     return model, arguments, description
-
-
-def old_model(args, organ_set, data, kept, path):
-    """The model of a checkpoint that goes on; as `new_model`. Raises UserError."""
-    arguments = kept["model_arguments"]
-    try:
-        wanted = model_arguments(args, organ_set, data, kept["encoder"], arguments["word_dim"])
-        sizes = checkpoints.sizes_of(lambda: PretrainingModel(**wanted))
-        if arguments != wanted or sizes != {k: v.shape for k, v in kept["model"].items()}:
-            raise ValueError("its weights or model_arguments are others")
-    except Exception as error:
-        raise UserError(
-            f"{path} does not fit this run ({utils.reason(error)}): it is damaged; start anew with "
-            "another --output"
-        ) from None
-    model = PretrainingModel(**arguments)
-    checkpoints.load_part(model, kept["model"], str(path))
-    return model, arguments, kept["start"]
 
 
 def default_epochs(organ_set, batch_size, device):
@@ -225,12 +213,15 @@ def pretrain_organ(organ_set, data, args, device, results_dir, start_of):
             start = start_of(args.encoder, args.random_encoders)
     utils.set_seed(args.seed)
     if kept:
-        model, arguments, description = old_model(args, organ_set, data, kept, path)
+        wanted = functools.partial(model_arguments, args, organ_set, data)
+        model, arguments = pretraining.old_model(kept, wanted, path)
+        description = kept["start"]
         epochs, encoder_rate = kept["epochs"], kept["encoder_rate"]
     else:
         model, arguments, description = new_model(args, organ_set, data, start)
         epochs = args.epochs or default_epochs(organ_set, args.batch_size, device)
-        encoder_rate = args.encoder_rate or (1.0 if start[1] is None else 0.1)
+        usual = LABEL_RATE if organ_set.task == "labels" else 0.1
+        encoder_rate = args.encoder_rate or (1.0 if start[1] is None else usual)
     model.to(device, memory_format=torch.channels_last)
     if parallel.world()[1] > 1:
         parallel.synchronise_norms(model)
@@ -242,9 +233,8 @@ def pretrain_organ(organ_set, data, args, device, results_dir, start_of):
     entries, new_entries = [], []
     if args.compatibility:
         entries, new_entries = compatibility_entries(data, seed=args.seed, organ_set=organ_set)
-    images = OrganImages(organ_set.train, organ, entries, args.seed)
-    held_out = OrganImages(organ_set.val, organ, [], augment=False)
-    held_out = in_order(held_out, device, args.workers)
+    images = organ_set.images(organ_set.train, entries, args.seed)
+    held_out = in_order(organ_set.images(organ_set.val, [], augment=False), device, args.workers)
 
     def load(epoch):
         keys = [(epoch, index) for index in range(len(images))]
@@ -255,14 +245,14 @@ def pretrain_organ(organ_set, data, args, device, results_dir, start_of):
         pixels, targets, tokens, compatible = to_device(batch, device)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             output = trained(pixels, tokens if args.compatibility else None)
-        right = (output.task_logits.argmax(1) == targets).sum()
-        return pretraining_loss(output, targets, compatible), right, targets.numel()
+        right, count = organ_results.count_right(model, output.task_logits, targets)
+        return pretraining_loss(output, targets, compatible), right, count
 
     def validate():
         questions = {"compatibility": new_entries or entries}
         results = organ_results.evaluate(model, organ_set, held_out, questions, precision)[0]
         row = {k: results[k] for k in ("accuracy", "mean_iou") if k in results}
-        if args.compatibility:
+        if "compatibility" in results:
             row["compatibility"] = results["compatibility"]["accuracy"]
         # no score: held-out figures choose nothing, the last epoch is taken
         return None, {f"held_out_{name}": value for name, value in row.items()}
@@ -367,9 +357,11 @@ def main():
     device = utils.choose_device(parallel.begin(args.gpu))
     utils.choose_precision(args.precision, device)  # on a GPU it sets TF32, for all that follows
     results_dir = args.results or HERE / "results" / args.output.resolve().name
-    single = args.organ in ORGAN_ENCODERS
+    single = args.organ in ORGAN_ENCODERS or bool(args.VQA_dir)
     organs = (args.organ,) if single else ORGAN_ENCODERS
     trained = () if args.organ == "image_type" else organs
+    if args.VQA_dir:
+        trained = (NAME,)
     for name in (*trained, *(() if single else ("image_type",))):
         if pretraining.begun(args.output, name) and not args.resume:
             raise UserError(
@@ -380,11 +372,15 @@ def main():
     utils.check_writable(args.output, "--output")
     utils.check_writable(results_dir, "--results")
     organ_results.read_results(results_dir)
-    with parallel.first_alone():
-        sets = find_organ_sets(args.MTPT_dir, organs)
+    if not args.VQA_dir:
+        with parallel.first_alone():
+            sets = find_organ_sets(args.MTPT_dir, organs)
     with parallel.first_alone():
         data = find_data(args.RAD_dir, vars(args), log=log)
-    if not data.organs:
+    if args.VQA_dir:
+        with parallel.first_alone():
+            sets = {NAME: find_label_set(args.VQA_dir, data, log)}
+    if args.compatibility and not data.organs:
         raise UserError(f"--RAD_dir {data.folder} can't serve pre-training: {NO_ORGANS}")
     start_of = functools.cache(imagenet_start)
     for name in trained:
@@ -393,7 +389,7 @@ def main():
         pretrain_image_type(sets, data, args, device, results_dir)
     parallel.end()
     log(f"done: weights in {args.output}, results in {results_dir}")
-    log(organ_results.next_step(args.output))
+    log(organ_results.next_step(args.output, trained or organs))
 
 
 if __name__ == "__main__":

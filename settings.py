@@ -58,6 +58,7 @@ def parse_args(arguments=None, description=None):
         settings = {k: v for k, v in kept["settings"].items() if k not in ("output", "resume")}
         checkpoints.use_settings(parser, settings, last, check)
     args = parser.parse_args(arguments)
+    args.extra_data = [Path(folder).resolve() for folder in args.extra_data]
     if args.loss == "bce":
         args.label_smoothing, args.prior = 0.0, False  # they are for --loss ce
     if args.image_only:
@@ -77,7 +78,7 @@ def check(args):
     """Raise UserError for a number out of range, or settings that exclude each other."""
     sizes = [(name, 1) for name in ("question_len", "num_hid", "num_stacks", "gamma", "seeds")]
     sizes += [("batch_size", 2), ("epochs", 1), ("save_every", 0)]
-    utils.check_arguments(args, ("lr", "clip_norm"), ("output",), sizes)
+    utils.check_arguments(args, ("lr", "clip_norm", "extra_weight"), ("output",), sizes)
     for name in ("label_smoothing", "word_dropout", "val_fraction"):
         if not 0 <= getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: a share from 0 to below 1 is wanted")
@@ -93,6 +94,9 @@ def make_parser(first, description=None):
     add = parser.add_argument_group("data").add_argument
     add("--RAD_dir", "--data_dir", type=Path, help="VQA-RAD, SLAKE, VQA-Med, PathVQA or own")
     add_options(add)
+    text = "folders of other sets, whose training questions train too (docs/TUNED.md)"
+    add("--extra_data", type=Path, nargs="+", default=[], metavar="DIR", help=text)
+    add("--extra_weight", type=float, default=1.0, help="of their losses, beside 1 of one's own")
     add("--split", choices=["official", "clean"], default="official", help="clean: no leak")
     text = "share of questions held out to choose the epoch, where the set has no part for it"
     add("--val_fraction", type=float, help=text)
@@ -122,6 +126,8 @@ def make_parser(first, description=None):
     add("--mtpt", action=flag, default=True, help="use what pretrain.py left in saved_models/MTPT")
     for name, file in weights.MTPT_FILES.items():
         add(f"--{name}", type=Path, help=f"pretrain.py's {file} (None: saved_models/MTPT's)")
+    text = "pretrain.py's vqa.pth, of --VQA_dir: one encoder for all organs"
+    add("--encoder_path", type=Path, help=text)
     add("--vqa_init", type=Path, help="pretrain.py's file for question encoder and CMSA")
     add = parser.add_argument_group("training").add_argument
     add("--loss", choices=["bce", "ce"], help="sigmoid (the paper's) or softmax")
@@ -154,7 +160,10 @@ def recipe_of(args):
     usual = vars(parser.parse_args([])) | RECIPES[args.recipe]
     apart = FREE | {"seed", "split", "model", "question_only", "image_only", "precision"}
     names = [name for name in usual if name not in apart and usual[name] is not None]
-    return args.recipe, {k: getattr(args, k) for k in names if getattr(args, k) != usual[k]}
+    changed = {k: getattr(args, k) for k in names if getattr(args, k) != usual[k]}
+    if args.extra_data:
+        changed["extra_data"] = " ".join(map(str, args.extra_data))
+    return args.recipe, changed
 
 
 def run_name(args):

@@ -15,10 +15,10 @@ import torch
 
 import dataset_RAD as rad
 import engine
+import extra_data
 import parallel
 import utils
 from extras import WithPrior, fit_prior, idf_weights, mean_cells
-from features import model_inputs
 from image_type import train_on_questions
 from journal import write_run
 from readers import checkpoints, vectors, weights
@@ -35,7 +35,8 @@ def new_model(args, data, frozen):
 
     The arguments are {"model_arguments", "prior_arguments": None}, for readers.checkpoints.build.
     """
-    named = {name: path for name in weights.MTPT_FILES if (path := getattr(args, name))}
+    names = (*weights.MTPT_FILES, weights.ONE_ENCODER)
+    named = {name: path for name in names if (path := getattr(args, name))}
     folder = HERE / "saved_models" / "MTPT" if args.mtpt else None
     parts = weights.find_parts(named, folder, data.phantom)
     encoder, start, description = weights.choose_encoders(
@@ -127,7 +128,8 @@ def loss_function(model, inputs, args, device, precision):
         tokens, labels, organs = engine.collate(batch, device)  # (B, 12), (B,), (B,)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             result = model(questions=tokens, **inputs([q.image for q in batch]))
-        loss = engine.vqa_loss(result, labels, organs, args.loss, args.label_smoothing)
+        kind, weights = (args.loss, args.label_smoothing), [q.weight for q in batch]
+        loss = engine.vqa_loss(result, labels, organs, *kind, weights)
         return loss, (result.logits.argmax(1) == labels).sum(), len(batch)
 
     return loss_of
@@ -191,6 +193,9 @@ def train_run(args, kept):
     train, val = rad.own_parts(data, args.val_fraction, args.split, args.seed)
     if len(train) < 2:
         raise UserError(f"{len(train)} training questions are left: lower --val_fraction")
+    with parallel.first_alone():
+        others, extra = extra_data.read(args, data)
+    about_data = extra_data.about(data, others)
     frozen = device.type == "cpu" if args.freeze_encoders is None else args.freeze_encoders
     args.freeze_encoders = frozen
     precision = utils.choose_precision(args.precision, device, kept and kept.get("precision"))
@@ -198,8 +203,8 @@ def train_run(args, kept):
     args.epochs = args.epochs or (usual if frozen or data.phantom else 80)
     if kept and (planned := kept["settings"]["epochs"]) != args.epochs:
         log(f"NOTE: the run was planned for {planned} epochs; those to come have other rates")
-    if kept and kept["data"]["digest"] != data.digest:
-        raise UserError(f"{output} began with other data: name {kept['data']['folder']}")
+    if kept:
+        extra_data.check_same(kept["data"], about_data, output)
 
     # the model
     held = utils.lock(output) if parallel.is_first() else None
@@ -218,9 +223,11 @@ def train_run(args, kept):
         if args.distmodal and (not start or start["data"]["digest"] != data.digest):
             train_on_questions(model.image.image_type, train, data, device, args.seed)
         model.image.freeze()
-    inputs = model_inputs(model.image, data, device, frozen, args.question_only)
+    blank, sets = args.question_only, [data, *others]
+    inputs = extra_data.joined_inputs(model.image, sets, device, frozen, blank)
+    questions = train + extra
     if args.prior and not kept:
-        model, arguments = add_prior(model, arguments, train, data, inputs, args)
+        model, arguments = add_prior(model, arguments, questions, data, inputs, args)
         model.to(device)
     if parallel.world()[1] > 1:
         parallel.synchronise_norms(model)
@@ -230,14 +237,15 @@ def train_run(args, kept):
     loss_of = loss_function(trained, inputs, args, device, precision)
 
     # the run's folder
-    checkpoint = arguments | {"settings": checkpoints.settings_of(args), "data": data.about()}
+    checkpoint = arguments | {"settings": checkpoints.settings_of(args), "data": about_data}
     checkpoint |= {"recipe": recipe, "changed": changed, "start": description}
     if parallel.is_first():
         about = {"training_questions": len(train), "validation_questions": len(val)}
+        about["extra_questions"] = len(extra)
         at = kept and kept["epoch"] + 1
         write_run(output, checkpoint | about, device, precision, parallel.world()[1], at)
     checkpoint |= {"dictionary": data.dictionary, "answers": data.answers, "precision": precision}
-    steps = len(parallel.shard(engine.batches(train, args.batch_size, args.seed, 0)))
+    steps = len(parallel.shard(engine.batches(questions, args.batch_size, args.seed, 0)))
     warmup = engine.warmup_steps(args.epochs, steps)
     trainer = engine.Trainer(model, optimizer, output, checkpoint, args.clip_norm, warmup)
     trainer.describe = lambda batch: f"; questions {', '.join(str(q.qid) for q in batch)}"
@@ -253,7 +261,7 @@ def train_run(args, kept):
     validate = partial(validation_scores, *asked, answers=classes)
     with trainer.running():
         for epoch in range(trainer.epoch, args.epochs):
-            lists = parallel.shard(engine.batches(train, args.batch_size, args.seed, epoch))
+            lists = parallel.shard(engine.batches(questions, args.batch_size, args.seed, epoch))
             rate = engine.RATES[args.schedule](epoch, args.epochs, args.lr)
             trainer.train_epoch(lists, loss_of, rate, f"epoch {epoch + 1} of {args.epochs}")
             trainer.end_epoch(args.epochs, validate if val else None, save_every=args.save_every)

@@ -1,8 +1,11 @@
 """Runs of pre-training that go on: their settings, their checkpoints, and whether they fit."""
 
-from readers.checkpoints import check_same, read_checkpoint
+from decoders import PretrainingModel
+from readers.checkpoints import check_same, load_part, read_checkpoint, sizes_of
 from readers.json_files import read_json
-from utils import ORGAN_ENCODERS, UserError
+from utils import ORGAN_ENCODERS, UserError, reason
+
+NAMES = (*ORGAN_ENCODERS, "vqa")  # of the runs in an output folder
 
 
 def begun(output, organ):
@@ -16,7 +19,7 @@ def newest_settings(output):
     Organs that are not begun take them. Their "encoder" is the run's, for train.py wants three
     of one kind. Raises UserError for a damaged run.json.
     """
-    runs = [path for name in ORGAN_ENCODERS if (path := output / name / "run.json").is_file()]
+    runs = [path for name in NAMES if (path := output / name / "run.json").is_file()]
     if not runs:
         return {}, None
     run = read_json(path := max(runs, key=lambda path: path.stat().st_mtime))
@@ -38,6 +41,27 @@ def read_run(output, organ):
     return (read_checkpoint(last, "pretraining") if last.exists() else None), last
 
 
+def old_model(kept, wanted, path):
+    """(PretrainingModel of a checkpoint that goes on, its arguments).
+
+    wanted(encoder, word_dim): the arguments that it must have. Raises UserError.
+    """
+    try:
+        arguments = wanted(kept["encoder"], kept["model_arguments"]["word_dim"])
+        sizes = sizes_of(lambda: PretrainingModel(**arguments))
+        ours = {key: value.shape for key, value in kept["model"].items()}
+        if arguments != kept["model_arguments"] or sizes != ours:
+            raise ValueError("its weights or model_arguments are others")
+    except Exception as error:
+        raise UserError(
+            f"{path} does not fit this run ({reason(error)}): it is damaged; start anew with "
+            "another --output"
+        ) from None
+    model = PretrainingModel(**arguments)
+    load_part(model, kept["model"], str(path))
+    return model, arguments
+
+
 def check_same_settings(args, kept, free, path):
     """Raise UserError when a run would go on with other settings than it has, naming them.
 
@@ -52,7 +76,8 @@ def check_same_settings(args, kept, free, path):
 
 def check_same_data(kept, organ_set, data, path):
     """Raise UserError when a run would go on with other images or other questions."""
-    ours = {"data": ("--MTPT_dir", organ_set.digest), "questions": ("--RAD_dir", data.digest)}
+    images = "--VQA_dir" if organ_set.task == "labels" else "--MTPT_dir"
+    ours = {"data": (images, organ_set.digest), "questions": ("--RAD_dir", data.digest)}
     for key, (argument, digest) in ours.items():
         about = kept.get(key) if isinstance(kept.get(key), dict) else {}
         if about.get("digest") != digest:

@@ -4,7 +4,11 @@ docs/FORMATS.md section 1 describes it. The names of its files are the official 
 Face's.
 """
 
+import numpy as np
+
 from readers.data_set import DataSet, checked_parts, file_images, image_names, log_skipped
+from readers.images import read_mask
+from readers.json_files import read_bytes
 from readers.names import find_folders, fold, listing, shown
 from readers.records import check_records, check_unique, find_json, read_lists
 from utils import UserError
@@ -15,6 +19,7 @@ FILES = {  # the names of each part's file
     "validation": ("validate.json", "validation.json", "val.json"),
     "test": ("test.json",),
 }
+MASK_NAMES = "mask.txt"
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 FIELDS = {  # SLAKE's: ours
     "img_name": "image_name",
@@ -70,6 +75,28 @@ def read(folder, options, log):
     images, files = file_images(folder, names, find_folders(folder, IMAGES))
     sources = [*paths.values(), *files]
     return DataSet(f"SLAKE, {LANGUAGES[language]}", train, val, test, names, images, sources)
+
+
+def read_structures(folder, names):
+    """{image's name: names of the structures in its mask}, of those `names` that have a mask.png.
+
+    A folder without mask.txt, which names a mask's values, has none. Raises UserError for a mask
+    that can't be read.
+    """
+    path = find_json(folder, MASK_NAMES)
+    if path is None:
+        return {}
+    lines = read_bytes(path).decode("utf-8", "replace").splitlines()
+    pairs = [line.split(":", 1) for line in lines if ":" in line]
+    values = {int(value): fold(name.strip()) for value, name in pairs if value.strip().isdigit()}
+    found = {}
+    for name in names:
+        for place in find_folders(folder, IMAGES):
+            mask = (place / name).with_name("mask.png")
+            if mask.is_file():
+                shown = np.unique(read_mask(mask)).tolist()
+                found[name] = [values[value] for value in shown if value in values]
+    return found
 
 
 def _in_language(records, language):

@@ -23,6 +23,7 @@ MTPT_FILES = {  # the files of pretrain.py by train.py's arguments for them
     "chest_model_path": "chest.pth",
     IMAGE_TYPE_ARGUMENT: "image_type.pth",
 }
+ONE_ENCODER = "encoder_path"  # train.py's argument for one encoder of all organs
 TABLES = ("w_emb.emb.weight", "w_emb.emb_.weight")
 OF_DATA = ("w_emb.", "classifier.main.3.")  # weights with a row for each word, or answer
 
@@ -101,16 +102,16 @@ def load_part_file(path):
 def find_parts(named, folder, phantom):
     """{argument: part} of the MTPT files: those `named`, else those in `folder` (or None).
 
-    named: {argument: path or None}. Files in `folder` that come from phantom images are ignored
-    on real data (`phantom` False). Raises UserError.
+    named: {argument: path or None}, ONE_ENCODER among them. Files in `folder` that come from
+    phantom images are ignored on real data (`phantom` False). Raises UserError.
     """
     paths = {}
-    for argument, file in MTPT_FILES.items():
+    for argument, file in {**MTPT_FILES, ONE_ENCODER: None}.items():
         if (path := named.get(argument)) is not None:
             if not path.is_file():
                 raise UserError(f"--{argument} {path}: no such file")
             paths[argument] = path
-        elif folder is not None and (folder / file).is_file():
+        elif folder is not None and file and (folder / file).is_file():
             paths[argument] = folder / file
     parts = {argument: load_part_file(path) | {"path": path} for argument, path in paths.items()}
     ignored = [
@@ -132,8 +133,18 @@ def choose_encoders(parts, encoder, named, distmodal=True, random=False, prefer_
 
     parts: what `find_parts` gives; named: the arguments that the command line names; encoder:
     a name or "auto". In this order: MTPT files; with `prefer_lite` EfficientNet-Lite0's ImageNet
-    weights; torchvision's ImageNet weights, EfficientNet-Lite0's, random ones. Raises UserError.
+    weights; torchvision's ImageNet weights, EfficientNet-Lite0's, random ones. One encoder of
+    ONE_ENCODER comes before all and serves all organs. Raises UserError.
     """
+    if one := parts.get(ONE_ENCODER):
+        others = set(named) - {IMAGE_TYPE_ARGUMENT, ONE_ENCODER}
+        if others or random or encoder not in ("auto", one["encoder"]):
+            raise UserError(
+                f"--{ONE_ENCODER} {one['path']} is one {one['encoder']} for all organs: leave out "
+                "--encoder, --random_encoders and the files of single organs"
+            )
+        note = f" (pre-trained {phantom_note([one])})" if one["phantom"] else ""
+        return one["encoder"], [one] * 3, f"{one['path']}, for all organs{note}"
     organs = [argument for argument in MTPT_FILES if argument != IMAGE_TYPE_ARGUMENT]
     found = [parts.get(argument) for argument in organs]
     if any(found):

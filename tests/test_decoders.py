@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from base_model import make_encoder
-from decoders import PretrainingModel, PretrainingOutput, pretraining_loss
+from decoders import LabelDecoder, PretrainingModel, PretrainingOutput, pretraining_loss
 
 
-@pytest.mark.parametrize("task, classes", [("segmentation", 6), ("classification", 4)])
+@pytest.mark.parametrize(
+    "task, classes", [("segmentation", 6), ("classification", 4), ("labels", [2, 3])]
+)
 @pytest.mark.parametrize("encoder", ["resnet34", "efficientnet_lite0"])
 def test_every_pretraining_model_trains(task, classes, encoder):
     torch.manual_seed(0)
@@ -16,7 +18,7 @@ def test_every_pretraining_model_trains(task, classes, encoder):
     images, questions = torch.randn(2, 3, 224, 224), torch.randint(0, 21, (2, 12))
     output = model(images, questions)
     size = (224, 224) if task == "segmentation" else ()
-    assert output.task_logits.shape == (2, classes, *size)
+    assert output.task_logits.shape == (2, np.sum(classes), *size)
     assert output.compatibility_logits.shape == (2, 2)
     (output.task_logits.square().mean() + output.compatibility_logits.square().mean()).backward()
     for name, parameter in model.named_parameters():
@@ -45,3 +47,19 @@ def test_loss_by_hand():
     assert loss.item() == pytest.approx(task + compatibility, rel=1e-6)
     alone = pretraining_loss(PretrainingOutput(logits, None), classes, compatible)
     assert alone.item() == pytest.approx(task, rel=1e-6)
+
+
+def test_loss_of_labels_by_hand():
+    """Two tasks of 2 and 3 labels; the second image has the second task alone, and no organ."""
+    decoder = LabelDecoder([2, 3])
+    torch.nn.init.zeros_(decoder.fc.weight)
+    decoder.fc.bias.data = torch.tensor([0.0, 1.0, 0.0, 0.0, 2.0])
+    output = PretrainingOutput(decoder([torch.ones(2, 512, 7, 7)]), torch.tensor([[1.0, 0.0]] * 2))
+    targets = torch.tensor([[1.0, 0.0, 0.5, 0.0, 0.5], [0.0, 0.0, 0.0, 1.0, 0.0]])
+    first, rare, likely = np.log(1 + np.e), np.log(2 + np.e**2), np.log(2 + np.e**2) - 2
+    labels = (first + (rare + likely) / 2 + rare) / 2
+    fits = np.log(1 + np.e)
+    loss = pretraining_loss(output, targets, torch.tensor([1, -100]))
+    assert loss.item() == pytest.approx(labels + fits, rel=1e-6)
+    alone = pretraining_loss(output, targets, torch.tensor([-100, -100]))
+    assert alone.item() == pytest.approx(labels, rel=1e-6)

@@ -122,7 +122,7 @@ def test_compatibility_by_hand():
     organs = [{1}, {0, 1}, {2}, {1}, {0}]
     entries = [Entry((i,) * 12, frozenset(asked), "") for i, asked in enumerate(organs)]
     results = organ_results.evaluate_compatibility(
-        FixedModel([], 2), torch.zeros(2, 512, 7, 7), entries, "brain", "float32", batch_size=2
+        FixedModel([], 2), torch.zeros(2, 512, 7, 7), entries, [1, 1], "float32", batch_size=2
     )
     assert results == {"accuracy": 0.2, "majority": 0.6, "pairs": 5}
     line = organ_results.describe(

@@ -21,11 +21,11 @@ def evaluate(model, organ_set, held_out, questions, precision):
     confusion: int64 (classes, classes), rows truth; predicted: the first MASKS_SHOWN predictions.
     """
     results, confusion, predicted, visual = evaluate_images(model, organ_set, held_out, precision)
+    known = [row for row, organ in enumerate(held_out.images.organs) if organ >= 0]
+    visual, organs = visual[known], [held_out.images.organs[row] for row in known]
     for name, entries in questions.items():
-        if entries:  # in the phantom set no question is new
-            results[name] = evaluate_compatibility(
-                model, visual, entries, organ_set.organ, precision
-            )
+        if entries and known:  # in the phantom set no question is new
+            results[name] = evaluate_compatibility(model, visual, entries, organs, precision)
     return results, confusion, predicted
 
 
@@ -36,6 +36,8 @@ def evaluate_images(model, organ_set, held_out, precision):
     Otherwise as `evaluate`.
     """
     model.eval()
+    if organ_set.task == "labels":
+        return evaluate_labels(model, organ_set, held_out, precision)
     device, count = held_out.device, len(organ_set.classes)
     confusion = torch.zeros(count**2, dtype=torch.long, device=device)
     predicted, visual, right = [], [], []
@@ -57,6 +59,49 @@ def evaluate_images(model, organ_set, held_out, precision):
         results = classification_results(confusion, right, organ_set.copies)
     results |= {"images": len(organ_set.val), "confusion": confusion.tolist()}
     return results, confusion, predicted, torch.cat(visual)
+
+
+def count_right(model, output, targets):
+    """(how many first answers are right, of how many) of an image task's output and targets.
+
+    Masks count by pixels; labels by task, for images that have the task.
+    """
+    if not targets.is_floating_point():
+        return (output.argmax(1) == targets).sum(), targets.numel()
+    right = label_hits(model, output, targets)
+    return right.nansum(), int((~right.isnan()).sum())
+
+
+def label_hits(model, output, targets):
+    """(B, tasks): 1 where a task's likeliest label is one of the image's, else 0; NaN without any.
+
+    output, targets: (B, labels).
+    """
+    sizes = model.decoder.sizes
+    columns = []
+    for answers, truth in zip(output.split(sizes, 1), targets.split(sizes, 1)):
+        hit = truth.gather(1, answers.argmax(1, keepdim=True))[:, 0] > 0
+        columns.append(torch.where(truth.any(1), hit.float(), torch.nan))
+    return torch.stack(columns, 1)
+
+
+def evaluate_labels(model, organ_set, held_out, precision):
+    """As `evaluate_images`, for the task "labels"; there is no confusion (None)."""
+    hits, visual, device = [], [], held_out.device
+    for batch in held_out:
+        images, targets, _, _ = to_device(batch, device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            maps = model.maps(images)
+            output = model.decoder(maps)
+        hits.append(label_hits(model, output, targets).cpu())
+        visual.append(maps[-1].float())
+    hits, tasks = torch.cat(hits), {}
+    for name, column in zip(organ_set.classes, hits.T.tolist()):
+        known = [value for value in column if value == value]  # no NaN
+        tasks[name] = {"accuracy": rounded_mean(known), "images": len(known)}
+    mean = rounded_mean([entry["accuracy"] for entry in tasks.values()])
+    results = {"accuracy": mean, "tasks": tasks, "images": len(organ_set.val)}
+    return results, None, [], torch.cat(visual)
 
 
 def segmentation_results(confusion, classes):
@@ -99,13 +144,14 @@ def rounded_mean(values):
 
 
 @torch.inference_mode()
-def evaluate_compatibility(model, visual, entries, organ, precision, batch_size=64):
+def evaluate_compatibility(model, visual, entries, organs, precision, batch_size=64):
     """Accuracy, share of the larger label and number of pairs of entry and held-out image.
 
-    Each entry gets one of the images, in turn. visual: the images' last maps (N, 512, 7, 7).
+    Each entry gets one of the images, in turn. visual: the images' last maps (N, 512, 7, 7);
+    organs: N places in ORGANS.
     """
     right, device = 0, visual.device
-    labels = [int(ORGAN_ENCODERS.index(organ) in entry.organs) for entry in entries]
+    labels = [int(organs[i % len(organs)] in entry.organs) for i, entry in enumerate(entries)]
     for start in range(0, len(entries), batch_size):
         rows = range(start, min(start + batch_size, len(entries)))
         tokens = torch.tensor([entries[row].tokens for row in rows], device=device)  # (B, 12)
@@ -149,7 +195,8 @@ def save_organ(folder, organ_set, held_out, found, about):
     if organ_set.task == "segmentation":
         pairs = [held_out.images[0, row][:2] for row in range(len(predicted))]
         draw_masks(folder / f"{organ_set.organ}_masks.png", organ_set, pairs, predicted, results)
-    draw_confusion(folder / f"{organ_set.organ}_confusion.png", organ_set, confusion)
+    if confusion is not None:
+        draw_confusion(folder / f"{organ_set.organ}_confusion.png", organ_set, confusion)
 
 
 def describe(organ, results):
@@ -157,6 +204,8 @@ def describe(organ, results):
     task = f"accuracy {_percent(results['accuracy'])}" if "accuracy" in results else None
     task = task or f"mean IoU {results['mean_iou']:.3f}"
     line = f"{organ}: {task} on {results['images']} held-out images"
+    if "tasks" in results:
+        line += f", the mean of {len(results['tasks'])} tasks"
     if results.get("copies"):
         rest = results["accuracy_without_copies"]
         rest = "nothing is left" if rest is None else _percent(rest)
@@ -175,8 +224,11 @@ def _percent(share):
     return f"{100 * share:.1f}%"
 
 
-def next_step(output):
-    """The next step after a run: one sentence."""
+def next_step(output, organs=ORGAN_ENCODERS):
+    """The next step after a run of `organs`: one sentence."""
+    if set(organs) - set(ORGAN_ENCODERS):
+        file = output.resolve() / f"{organs[0]}.pth"
+        return f"Next: {HERE / 'train.sh'} --encoder_path {shlex.quote(str(file))}"
     if missing := [name for name in ORGAN_ENCODERS if not (output / f"{name}.pth").exists()]:
         return (
             "train.sh takes the encoders of all three organs or none, and "
