@@ -32,6 +32,7 @@ class Question(NamedTuple):
     label: its class, -1 when training lacks it. twin: True for a test or validation question
     whose frame record is in the official training split. organ: its place in ORGANS, or -1 and
     the set's own organ_name. organ_name, modality, phrase_type: "" where the set has none.
+    weight: of its loss.
     """
 
     qid: int
@@ -51,6 +52,7 @@ class Question(NamedTuple):
     twin: bool
     organ_name: str = ""
     modality: str = ""
+    weight: float = 1.0
 
 
 @dataclass

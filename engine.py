@@ -62,30 +62,35 @@ def collate(questions, device):
     return [send(torch.tensor(column), torch.device(device)) for column in columns]
 
 
-def answer_loss(logits, labels, kind="bce", smoothing=0.0):
-    """The loss of answer logits (B, answers), summed over samples.
+def answer_loss(logits, labels, kind="bce", smoothing=0.0, reduction="sum"):
+    """The loss of answer logits (B, answers), summed over samples; "none" gives one a sample.
 
     "bce": sigmoid cross-entropy summed over answers, the paper's. "ce": softmax cross-entropy
     with label smoothing. A label -1 has an all-zero target, and no softmax cross-entropy.
     """
     logits = logits.float()
     if kind == "ce":
-        options = {"reduction": "sum", "ignore_index": -1, "label_smoothing": smoothing}
+        options = {"reduction": reduction, "ignore_index": -1, "label_smoothing": smoothing}
         return F.cross_entropy(logits, labels, **options)
     targets = F.one_hot(labels.clamp_min(0), logits.shape[1]).to(logits)
     targets = targets * (labels >= 0)[:, None]
-    return F.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+    loss = F.binary_cross_entropy_with_logits(logits, targets, reduction=reduction)
+    return loss if reduction == "sum" else loss.sum(1)
 
 
-def vqa_loss(output, labels, organs, kind="bce", smoothing=0.0):
+def vqa_loss(output, labels, organs, kind="bce", smoothing=0.0, weights=()):
     """(answer loss + 0.5 * cross-entropy of the image type, both summed) / B.
 
     docs/METHOD.md section 3. output: VQAOutput; labels, organs: (B,); kind: see `answer_loss`.
+    weights: of the questions' losses, numbers; () for 1. An organ -1 has no cross-entropy.
     """
-    loss = answer_loss(output.logits, labels, kind, smoothing)
+    reduction = "none" if set(weights) - {1.0} else "sum"  # () and (B,), whose bits may differ
+    loss = answer_loss(output.logits, labels, kind, smoothing, reduction)
     if output.organ_logits is not None:
-        organ_loss = F.cross_entropy(output.organ_logits.float(), organs, reduction="sum")
-        loss = loss + 0.5 * organ_loss
+        options = {"reduction": reduction, "ignore_index": -1}
+        loss = loss + 0.5 * F.cross_entropy(output.organ_logits.float(), organs, **options)
+    if reduction == "none":
+        loss = (loss * send(torch.tensor(weights), loss.device)).sum()
     return loss / len(labels)
 
 

@@ -114,11 +114,18 @@ def check_checkpoint(state, path, kind="run"):
         if not is_state_dict(state[key]):
             raise UserError(f"{path} is damaged: its {key} is not a dictionary of tensors")
     for key in {"model_arguments", "prior_arguments", "settings"} & set(schema):
-        if not all(isinstance(value, PLAIN) for value in (state[key] or {}).values()):
+        if not all(map(_is_plain, (state[key] or {}).values())):
             raise UserError(f"{path} is damaged: its {key} are not plain values")
     if kind == "run":
         _check_run(state, path)
     return state
+
+
+def _is_plain(value):
+    """True for a setting's value: a text, a number, None, or a list of such."""
+    return isinstance(value, PLAIN) or (
+        isinstance(value, list) and all(isinstance(one, PLAIN) for one in value)
+    )
 
 
 def _check_run(state, path):
@@ -161,10 +168,8 @@ def use_settings(parser, settings, path, check):
     """
     for action in (action for action in parser._actions if action.dest in settings):
         value = settings[action.dest]
-        kinds = {int: int, float: (int, float), Path: str, None: (str, bool)}[action.type]
-        wrong = not isinstance(value, kinds) or (isinstance(value, bool) and action.type)
-        wrong = wrong or "\0" in str(value)  # no path may have it
-        wrong = wrong or (action.choices and value not in action.choices)
+        values = value if action.nargs == "+" else [value]
+        wrong = not isinstance(values, list) or any(_is_wrong(action, one) for one in values)
         if value is None:  # only what has no default may stay open
             wrong = parser.get_default(action.dest) is not None
         if wrong:
@@ -176,9 +181,22 @@ def use_settings(parser, settings, path, check):
         raise UserError(f"{path} is damaged: {error}") from None
 
 
+def _is_wrong(action, value):
+    """True for a value that no command line could give an argument of a parser."""
+    kinds = {int: int, float: (int, float), Path: str, None: (str, bool)}[action.type]
+    wrong = not isinstance(value, kinds) or (isinstance(value, bool) and action.type)
+    wrong = wrong or "\0" in str(value)  # no path may have it
+    return wrong or (action.choices and value not in action.choices)
+
+
 def settings_of(args):
-    """The settings as plain values, for checkpoints and run.json."""
-    return {k: str(value) if isinstance(value, Path) else value for k, value in vars(args).items()}
+    """The settings as plain values and lists of texts, for checkpoints and run.json."""
+
+    def plain(value):
+        value = list(map(str, value)) if isinstance(value, list) else value
+        return str(value) if isinstance(value, Path) else value
+
+    return {key: plain(value) for key, value in vars(args).items()}
 
 
 def check_same(args, settings, names, where):

@@ -96,6 +96,8 @@ def options_of(args, parser):
             options += [flag if value else flag.replace("--", "--no-", 1)]
         elif action.nargs == 0:  # store_true
             options += [flag] if value else []
+        elif action.nargs == "+":
+            options += [flag, *map(str, value)] if value else []
         elif value is not None:
             options += [flag, str(value)]
     return options
