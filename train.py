@@ -227,7 +227,7 @@ def train_run(args, kept):
     inputs = extra_data.joined_inputs(model.image, sets, device, frozen, blank)
     questions = train + extra
     if args.prior and not kept:
-        model, arguments = add_prior(model, arguments, questions, data, inputs, args)
+        model, arguments = add_prior(model, arguments, train, data, inputs, args)
         model.to(device)
     if parallel.world()[1] > 1:
         parallel.synchronise_norms(model)
