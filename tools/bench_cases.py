@@ -139,7 +139,7 @@ def random_questions(size):
     tokens = torch.randint(WORDS, (size, QUESTION)).tolist()
     labels, organs = torch.randint(ANSWERS, (size,)).tolist(), torch.randint(3, (size,)).tolist()
     return [
-        SimpleNamespace(tokens=tuple(words), label=label, organ=organ, image=image)
+        SimpleNamespace(tokens=tuple(words), label=label, organ=organ, image=image, weight=1.0)
         for image, (words, label, organ) in enumerate(zip(tokens, labels, organs))
     ]
 
