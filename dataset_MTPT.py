@@ -72,7 +72,8 @@ class OrganSet:
 
     def images(self, samples, entries, seed=0, augment=True):
         """The dataset of some of its samples (see OrganImages)."""
-        return OrganImages(samples, self.organ, entries, seed, augment)
+        organs = [ORGAN_ENCODERS.index(self.organ)] * len(samples)
+        return OrganImages(samples, organs, entries, seed, augment)
 
     def about(self):
         """The set's description in checkpoints and results."""
@@ -287,12 +288,13 @@ class OrganImages(Dataset):
     image: uint8 (224, 224, 3); target: mask int64 (224, 224), or class; tokens: (12,) int64;
     compatible: 1 if the question is asked of this organ, else 0. A key is (epoch, index). Crop,
     rotation and question depend on seed, epoch and index alone, not on the worker. Held-out
-    images are resized only (`augment` False). Without entries the tokens are one 0.
+    images are resized only (`augment` False). Without entries the tokens are one 0. organs: the
+    place in ORGANS of each sample's organ, or -1, of which `compatible` is -100.
     """
 
-    def __init__(self, samples, organ, entries, seed=0, augment=True):
-        self.samples, self.entries, self.seed, self.augment = samples, entries, seed, augment
-        self.organs = [ORGAN_ENCODERS.index(organ)] * len(samples)  # places in ORGANS
+    def __init__(self, samples, organs, entries, seed=0, augment=True):
+        self.samples, self.organs, self.entries = samples, organs, entries
+        self.seed, self.augment = seed, augment
         # no flips: left and right are answers
         self.transform = v2.Compose(
             [v2.RandomCrop(SIZE), v2.RandomRotation(DEGREES, v2.InterpolationMode.BILINEAR)]
@@ -384,11 +386,8 @@ def in_order(images, device, workers=None, size=32):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Check the organ sets and print their content.")
-    parser.add_argument(
-        "--MTPT_dir",
-        metavar="DIR",
-        help="folder with abdomen/, brain/ and chest/ (default: data_MTPT)",
-    )
+    text = "folder with abdomen/, brain/ and chest/ (default: data_MTPT)"
+    parser.add_argument("--MTPT_dir", metavar="DIR", help=text)
     folder = parser.parse_args(arguments).MTPT_dir
     base = Path(folder or DATA_MTPT)
     there = [name for name in ORGAN_ENCODERS if (base / name).is_dir()]

@@ -12,17 +12,17 @@ import torch
 from torchvision.transforms.v2 import functional
 
 from dataset_MTPT import MARGIN, OrganImages, OrganSet
-from dataset_RAD import find_data
+from extra_data import find_other
 from features import ImageStore
 from readers.data_folder import find_form
 from readers.digests import digest_bytes
 from readers.names import fold
+from readers.pretraining import LABELS
 from readers.shared_images import find_shared
 from readers.slake import read_structures
 from utils import ORGAN_CODES, SIZE, UserError
 
 FEWEST = 8  # training images that a label needs
-NAME = "vqa"  # of the set in files and results, as "abdomen" is an organ's
 # VQA-Med's organ systems that lie within one of the three organs
 ORGAN_SYSTEMS = {
     "skull and contents": "HEAD",
@@ -73,19 +73,18 @@ class LabelSet(OrganSet):
         )
 
 
-def find_label_set(folders, target, log):
+def find_label_set(folders, target):
     """The LabelSet of the VQA sets in some folders, for encoders that `target` (RadData) will use.
 
     Training questions label the training images. Held out are the images of a set's validation
     part, else of its test part. Images that `target` shows too are left out, in whatever copy,
     unless the set is `target` itself. Raises UserError.
     """
-    found, left_out, digests, phantom = {"train": [], "val": []}, 0, [], False
+    found, left_out, digests, places, phantom = {"train": [], "val": []}, 0, [], [], False
     for folder in folders:
         options = {"categories": "all"} if find_form(folder) == "vqa_med" else {}
-        data = find_data(folder, options, log=log)
-        shared = set()
-        if data.digest != target.digest:
+        data, shared = find_other(folder, "--VQA_dir", options), set()
+        if data.folder != target.folder and data.digest != target.digest:
             shared = find_shared(data.images_path, target.images_path)
         tested = {question.image for question in data.validation + data.test}
         rows = {
@@ -96,17 +95,18 @@ def find_label_set(folders, target, log):
             found[part] += [(data, row, *images[row]) for row in sorted(rows[part])]
         left_out += len((set(labels) | set(held)) & shared)
         digests.append(data.digest)
+        places.append(str(data.folder))
         phantom = phantom or data.phantom
     classes = choose_labels(tasks for *_, tasks in found["train"])
     parts = {part: _samples(images, classes) for part, images in found.items()}
     if not all(parts.values()):
-        where = " ".join(map(str, folders))
         raise UserError(
-            f"--VQA_dir {where}: no label stands on {FEWEST} training images and on one held out, "
-            f"{left_out} images of --RAD_dir left out; name another set"
+            f"--VQA_dir {' '.join(places)}: no label stands on {FEWEST} training images and on "
+            f"one held out, {left_out} images of --RAD_dir left out; name another set"
         )
-    digest, where = digest_bytes(*digests, str(left_out)), Path(folders[0]).resolve()
-    about = NAME, "labels", classes, parts["train"], parts["val"], where, phantom, digest
+    targets = [image.target.tobytes() for image in parts["train"] + parts["val"]]  # masks too
+    digest, where = digest_bytes(*digests, *targets), " ".join(places)
+    about = LABELS, "labels", classes, parts["train"], parts["val"], where, phantom, digest
     return LabelSet(*about, left_out=left_out)
 
 
@@ -185,8 +185,8 @@ class LabelledImages(OrganImages):
     """
 
     def __init__(self, samples, entries, seed=0, augment=True):
-        super().__init__(samples, "abdomen", entries, seed, augment)
-        self.organs = [sample.organ for sample in samples]
+        organs = [sample.organ for sample in samples]
+        super().__init__(samples, organs, entries, seed, augment)
         self.stores = {path: ImageStore(path) for path in {sample.path for sample in samples}}
 
     def read(self, sample):

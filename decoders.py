@@ -17,7 +17,8 @@ DECODER_CHANNELS = SKIP_CHANNELS["resnet34"]  # of the decoder's maps of 56, 28 
 class PretrainingOutput(NamedTuple):
     """The two heads' logits.
 
-    task_logits: (B, classes), for segmentation (B, classes, 224, 224), for labels their logarithms.
+    task_logits: (B, classes), for segmentation (B, classes, 224, 224), for labels
+    LabelDecoder's log-probabilities (B, labels).
     compatibility_logits: (B, 2), or None without questions.
     """
 
@@ -133,6 +134,8 @@ class PretrainingModel(nn.Module):
     `compatibility` there is the image task alone (an ablation).
     """
 
+    near_start = False  # set where labels train an encoder that starts from ImageNet
+
     def __init__(
         self,
         task,
@@ -147,7 +150,6 @@ class PretrainingModel(nn.Module):
         compatibility=True,
     ):
         super().__init__()
-        self.task = task
         self.encoder = make_encoder(encoder)
         self.adapter = make_adapter(encoder)
         if task == "segmentation":
@@ -171,9 +173,9 @@ class PretrainingModel(nn.Module):
             )
 
     def train(self, mode=True):
-        """As nn.Module.train; with "labels" the encoder's batch norms keep their statistics."""
+        """As nn.Module.train; with `near_start` the encoder's batch norms keep their statistics."""
         super().train(mode)
-        if self.task == "labels":  # so it stays near its start
+        if self.near_start:
             self.encoder.eval()
         return self
 
@@ -205,14 +207,13 @@ def pretraining_loss(output, targets, compatible):
 
     targets: classes (B,), or masks (B, 224, 224) whose mean runs over the pixels too, int64; or
     shares of labels (B, labels), float32, whose cross-entropies are added up over the tasks.
-    compatible: 0 or 1 (B,), int64, or -100 for an image that has no such label.
+    compatible: 0 or 1 (B,), int64, or -100, which adds nothing, for an image of no known organ.
     """
     if targets.is_floating_point():
         loss = -(targets * output.task_logits).sum(1).mean()
     else:
         loss = F.cross_entropy(output.task_logits.float(), targets)
-    known = compatible >= 0
-    if output.compatibility_logits is not None and known.any():
-        logits = output.compatibility_logits.float()[known]
-        loss = loss + F.cross_entropy(logits, compatible[known])
+    if output.compatibility_logits is not None:
+        logits = output.compatibility_logits.float()
+        loss = loss + F.cross_entropy(logits, compatible, reduction="sum") / len(compatible)
     return loss

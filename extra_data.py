@@ -22,10 +22,7 @@ def read(args, data):
     sets, questions, first = [], [], len(data.image_names)
     word2idx, label = ({key: i for i, key in enumerate(k)} for k in (data.dictionary, data.answers))
     for folder in args.extra_data:
-        try:
-            other = find_data(folder, {}, log=log)
-        except UserError as error:  # it speaks of the run's own set
-            raise UserError(str(error).replace("--RAD_dir", "--extra_data")) from None
+        other = find_other(folder, "--extra_data")
         for question in _usable(other, data, label):
             words = () if args.image_only else question.words
             tokens, unknown = encode(words, word2idx, args.question_len)
@@ -35,6 +32,14 @@ def read(args, data):
         sets.append(other)
         first += len(other.image_names)
     return sets, questions
+
+
+def find_other(folder, argument, options=None):
+    """dataset_RAD.find_data of a set beside the run's own. argument: names it in a UserError."""
+    try:
+        return find_data(folder, options, log=log)
+    except UserError as error:  # it speaks of the run's own set
+        raise UserError(str(error).replace("--RAD_dir", argument)) from None
 
 
 def _usable(other, data, label):

@@ -18,7 +18,7 @@ import torch
 import parallel
 import utils
 from base_model import CHANNELS
-from dataset_labels import NAME, find_label_set
+from dataset_labels import find_label_set
 from dataset_MTPT import (
     Loader,
     compatibility_entries,
@@ -40,6 +40,7 @@ from image_type import (
 from journal import write_run
 from readers import checkpoints, pretraining
 from readers.images import read_image
+from readers.pretraining import LABELS
 from readers.sets import add_options
 from readers.vectors import EMBEDDING_DIMS, find_embedding
 from readers.weights import imagenet_start
@@ -64,9 +65,11 @@ def parse_args(arguments=None, earlier=None):
     add("--resume", action="store_true", help="go on with the runs in --output; finished ones stay")
     folder = HERE / "saved_models" / "MTPT"
     add("--output", type=Path, default=folder, help="folder for the weights")
+    organs = [*ORGAN_ENCODERS, "image_type", "all"]
+    add("--organ", choices=organs, default="all", help="image_type: the classifier alone")
     known, _ = first.parse_known_args(arguments)
     if known.resume and earlier is None:
-        earlier = pretraining.newest_settings(known.output)
+        earlier = pretraining.newest_settings(known.output, known.organ)
 
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
@@ -74,9 +77,8 @@ def parse_args(arguments=None, earlier=None):
         parents=[first],
         allow_abbrev=False,
     )
-    flag, organs = argparse.BooleanOptionalAction, [*ORGAN_ENCODERS, "image_type", "all"]
+    flag = argparse.BooleanOptionalAction
     add = parser.add_argument_group("data").add_argument
-    add("--organ", choices=organs, default="all", help="image_type: the classifier alone")
     add("--MTPT_dir", type=Path, help="folder with abdomen/, brain/, chest/ (None: data_MTPT)")
     text = "VQA-RAD or another set, whose questions are used (None: as in train.py)"
     add("--RAD_dir", "--data_dir", type=Path, help=text)
@@ -114,6 +116,7 @@ def parse_args(arguments=None, earlier=None):
         settings = {name: value for name, value in settings.items() if name not in own}
         checkpoints.use_settings(parser, settings, path, check)
     args = parser.parse_args(arguments)
+    args.VQA_dir = args.VQA_dir and list(map(Path, args.VQA_dir))
     check(args)
     return args
 
@@ -222,6 +225,7 @@ def pretrain_organ(organ_set, data, args, device, results_dir, start_of):
         epochs = args.epochs or default_epochs(organ_set, args.batch_size, device)
         usual = LABEL_RATE if organ_set.task == "labels" else 0.1
         encoder_rate = args.encoder_rate or (1.0 if start[1] is None else usual)
+    model.near_start = organ_set.task == "labels" and "random weights" not in description
     model.to(device, memory_format=torch.channels_last)
     if parallel.world()[1] > 1:
         parallel.synchronise_norms(model)
@@ -361,7 +365,7 @@ def main():
     organs = (args.organ,) if single else ORGAN_ENCODERS
     trained = () if args.organ == "image_type" else organs
     if args.VQA_dir:
-        trained = (NAME,)
+        trained = (LABELS,)
     for name in (*trained, *(() if single else ("image_type",))):
         if pretraining.begun(args.output, name) and not args.resume:
             raise UserError(
@@ -379,8 +383,8 @@ def main():
         data = find_data(args.RAD_dir, vars(args), log=log)
     if args.VQA_dir:
         with parallel.first_alone():
-            sets = {NAME: find_label_set(args.VQA_dir, data, log)}
-    if args.compatibility and not data.organs:
+            sets = {LABELS: find_label_set(args.VQA_dir, data)}
+    if not data.organs and (args.compatibility or not args.VQA_dir):
         raise UserError(f"--RAD_dir {data.folder} can't serve pre-training: {NO_ORGANS}")
     start_of = functools.cache(imagenet_start)
     for name in trained:

@@ -94,7 +94,7 @@ def make_parser(first, description=None):
     add = parser.add_argument_group("data").add_argument
     add("--RAD_dir", "--data_dir", type=Path, help="VQA-RAD, SLAKE, VQA-Med, PathVQA or own")
     add_options(add)
-    text = "folders of other sets, whose training questions train too (docs/TUNED.md)"
+    text = "folders of other sets, whose questions but tested ones train too (docs/TUNED.md)"
     add("--extra_data", type=Path, nargs="+", default=[], metavar="DIR", help=text)
     add("--extra_weight", type=float, default=1.0, help="of their losses, beside 1 of one's own")
     add("--split", choices=["official", "clean"], default="official", help="clean: no leak")

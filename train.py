@@ -108,6 +108,8 @@ def old_model(args, kept, path, data, frozen):
     # words, answers, loss and dropout are this run's, all other things the checkpoint's
     checkpoints.check_same(args, kept["settings"], MODEL, path)
     encoder, word_dim = (arguments["model_arguments"][key] for key in ("encoder", "word_dim"))
+    if args.encoder_path:
+        raise UserError(f"--encoder_path {args.encoder_path}: --init has its encoders; name one")
     if args.encoder not in ("auto", encoder):
         raise UserError(f"--encoder {args.encoder}: {path} has {encoder}; leave it out")
     sizes = {"ntoken": data.ntoken, "num_answers": data.num_answers}

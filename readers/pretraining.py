@@ -5,7 +5,7 @@ from readers.checkpoints import check_same, load_part, read_checkpoint, sizes_of
 from readers.json_files import read_json
 from utils import ORGAN_ENCODERS, UserError, reason
 
-NAMES = (*ORGAN_ENCODERS, "vqa")  # of the runs in an output folder
+LABELS = "vqa"  # a run's name with --VQA_dir, as "abdomen" is an organ's
 
 
 def begun(output, organ):
@@ -13,13 +13,16 @@ def begun(output, organ):
     return (output / f"{organ}.pth").exists() or (output / organ / "last.pth").exists()
 
 
-def newest_settings(output):
+def newest_settings(output, organ="all"):
     """(settings, run.json) of the newest run in the folder `output`; ({}, None) without a run.
+
+    organ: an organ's name leaves a run of VQA sets aside.
 
     Organs that are not begun take them. Their "encoder" is the run's, for train.py wants three
     of one kind. Raises UserError for a damaged run.json.
     """
-    runs = [path for name in NAMES if (path := output / name / "run.json").is_file()]
+    names = (*ORGAN_ENCODERS, *((LABELS,) if organ == "all" else ()))
+    runs = [path for name in names if (path := output / name / "run.json").is_file()]
     if not runs:
         return {}, None
     run = read_json(path := max(runs, key=lambda path: path.stat().st_mtime))

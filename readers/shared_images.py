@@ -1,4 +1,4 @@
-"""Images that two prepared sets share, found by content (docs/FORMATS.md section 2)."""
+"""Images that two prepared sets share, found by content (docs/METHOD.md section 5.4)."""
 
 import h5py
 import numpy as np

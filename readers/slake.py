@@ -4,12 +4,14 @@ docs/FORMATS.md section 1 describes it. The names of its files are the official 
 Face's.
 """
 
+import re
+
 import numpy as np
 
 from readers.data_set import DataSet, checked_parts, file_images, image_names, log_skipped
 from readers.images import read_mask
 from readers.json_files import read_bytes
-from readers.names import find_folders, fold, listing, shown
+from readers.names import find_file, find_folders, fold, listing, shown
 from readers.records import check_records, check_unique, find_json, read_lists
 from utils import UserError
 
@@ -20,6 +22,7 @@ FILES = {  # the names of each part's file
     "test": ("test.json",),
 }
 MASK_NAMES = "mask.txt"
+VALUE = re.compile(r"\s*([0-9]{1,3})\s*:(.*)")  # a line of it: a mask's value and its name
 LANGUAGES = {"en": "English", "zh": "Chinese"}
 FIELDS = {  # SLAKE's: ours
     "img_name": "image_name",
@@ -83,12 +86,12 @@ def read_structures(folder, names):
     A folder without mask.txt, which names a mask's values, has none. Raises UserError for a mask
     that can't be read.
     """
-    path = find_json(folder, MASK_NAMES)
+    path = find_file(folder, MASK_NAMES)
     if path is None:
         return {}
     lines = read_bytes(path).decode("utf-8", "replace").splitlines()
-    pairs = [line.split(":", 1) for line in lines if ":" in line]
-    values = {int(value): fold(name.strip()) for value, name in pairs if value.strip().isdigit()}
+    pairs = [match for line in lines if (match := VALUE.fullmatch(line))]
+    values = {int(match[1]): fold(match[2].strip()) for match in pairs}
     found = {}
     for name in names:
         for place in find_folders(folder, IMAGES):

@@ -138,10 +138,11 @@ def choose_encoders(parts, encoder, named, distmodal=True, random=False, prefer_
     """
     if one := parts.get(ONE_ENCODER):
         others = set(named) - {IMAGE_TYPE_ARGUMENT, ONE_ENCODER}
-        if others or random or encoder not in ("auto", one["encoder"]):
+        kinds = ("auto", one["encoder"]) if one["encoder"] in CHANNELS else ()
+        if others or random or encoder not in kinds:
             raise UserError(
-                f"--{ONE_ENCODER} {one['path']} is one {one['encoder']} for all organs: leave out "
-                "--encoder, --random_encoders and the files of single organs"
+                f"--{ONE_ENCODER} {one['path']} is {one['encoder']} for all organs: give one of "
+                "pretrain.py, and leave out --encoder, --random_encoders and single organs' files"
             )
         note = f" (pre-trained {phantom_note([one])})" if one["phantom"] else ""
         return one["encoder"], [one] * 3, f"{one['path']}, for all organs{note}"

@@ -97,7 +97,7 @@ def lopsided(tmp_path):
 
 
 def test_augmentation_moves_mask_and_image_together_and_never_flips(lopsided):
-    images = mtpt.OrganImages(lopsided, "abdomen", [], seed=3)
+    images = mtpt.OrganImages(lopsided, [0] * len(lopsided), [], seed=3)
     angles, centres, heights = [], [], []
     for epoch in range(60):
         image, mask, _, _ = images[epoch, 0]
@@ -118,7 +118,7 @@ def test_augmentation_moves_mask_and_image_together_and_never_flips(lopsided):
 
 def test_a_draw_depends_on_seed_epoch_and_index_alone(lopsided):
     entries = [mtpt.Entry((i,) * 12, frozenset({i % 3}), str(i)) for i in range(50)]
-    images = mtpt.OrganImages(lopsided * 4, "brain", entries, seed=5)
+    images = mtpt.OrganImages(lopsided * 4, [1] * len(lopsided * 4), entries, seed=5)
     keys = [[(2, 0), (2, 1)], [(2, 2), (2, 3)]]
     alone, workers = (
         list(DataLoader(images, batch_sampler=keys, num_workers=count)) for count in (0, 2)
@@ -135,14 +135,16 @@ def test_a_draw_depends_on_seed_epoch_and_index_alone(lopsided):
 
 
 def test_drawing_leaves_the_global_random_state_alone(lopsided):
-    images = mtpt.OrganImages(lopsided * 3, "brain", [mtpt.Entry((1,) * 12, frozenset(), "")])
+    images = mtpt.OrganImages(
+        lopsided * 3, [1] * len(lopsided * 3), [mtpt.Entry((1,) * 12, frozenset(), "")]
+    )
     state = torch.get_rng_state()
     list(mtpt.in_order(images, torch.device("cpu")))
     assert torch.equal(state, torch.get_rng_state())
 
 
 def test_held_out_images_are_not_augmented(lopsided):
-    images = mtpt.OrganImages(lopsided, "abdomen", [], augment=False)
+    images = mtpt.OrganImages(lopsided, [0] * len(lopsided), [], augment=False)
     image, mask, tokens, label = images[0, 0]
     whole = Image.open(lopsided[0].image).convert("RGB")
     assert np.array_equal(image, whole.resize((224, 224), Image.Resampling.BILINEAR))
@@ -151,7 +153,7 @@ def test_held_out_images_are_not_augmented(lopsided):
 
 def test_a_loader_is_a_sequence(lopsided):
     """Its rest is what a stopped epoch goes on with; on the device images are floats."""
-    images = mtpt.OrganImages(lopsided * 5, "abdomen", [], augment=False)
+    images = mtpt.OrganImages(lopsided * 5, [0] * len(lopsided * 5), [], augment=False)
     loader = mtpt.in_order(images, torch.device("cpu"), size=2)
     batches = list(loader)
     assert len(loader) == 3 and [len(batch[0]) for batch in batches] == [2, 2, 1]
@@ -250,7 +252,7 @@ def test_a_set_of_its_own_questions(brain, tiny, capsys):
     expected = [data.dictionary.index(word) if word in data.dictionary else padding
                 for word in ("is", "there", "a", "tumour")]  # fmt: skip
     assert train[0].tokens == (*expected, *[padding] * 8) and set(expected) != {padding}
-    images = mtpt.OrganImages(one.train, "brain", train, seed=1)
+    images = mtpt.OrganImages(one.train, [1] * len(one.train), train, seed=1)
     drawn = {(images[epoch, 0][2][0].item(), images[epoch, 0][3]) for epoch in range(20)}
     assert {compatible for _, compatible in drawn} == {0, 1}
     without = mtpt.compatibility_entries(data, organ_set=before)
