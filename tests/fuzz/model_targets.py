@@ -1,6 +1,7 @@
 """The fuzzer's targets among readers of checkpoints: what train, test, ask, export, pretrain do."""
 
 import csv
+import functools
 import json
 import os
 from functools import cache
@@ -229,7 +230,8 @@ def run_pretraining(folder):
         return
     args = pretrain.settings_of_run(args, kept, path, arguments)
     pretraining.check_same_data(kept, ORGAN_SET, DATA, path)
-    model, _, _ = pretrain.old_model(args, ORGAN_SET, DATA, kept, path)
+    wanted = functools.partial(pretrain.model_arguments, args, ORGAN_SET, DATA)
+    model, _ = pretraining.old_model(kept, wanted, path)
     optimizer = pretrain.make_optimizer(model, args.lr, kept["encoder_rate"])
     Trainer(model, optimizer, folder, {}, args.clip_norm, args.warmup).restore(kept, path)
     check(type(kept["epochs"]) is int, "a number of epochs that is none")
