@@ -4,6 +4,7 @@ docs/PRETRAINING.md says which answers count, and which images are left out.
 """
 
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,15 +47,14 @@ class LabelledImage(NamedTuple):
     organ: int
 
 
+@dataclass
 class LabelSet(OrganSet):
     """VQA sets as one organ set with the task "labels"; `classes` is {task: its labels}.
 
     left_out: number of images that the data set in use has too.
     """
 
-    def __init__(self, *arguments, left_out):
-        super().__init__(*arguments)
-        self.left_out = left_out
+    left_out: int = 0
 
     def sizes(self):
         return [len(labels) for labels in self.classes.values()]
@@ -87,13 +87,10 @@ def find_label_set(folders, target):
         if data.folder != target.folder and data.digest != target.digest:
             shared = find_shared(data.images_path, target.images_path)
         tested = {question.image for question in data.validation + data.test}
-        rows = {
-            "train": set(labels := label_images(data, data.train)) - tested - shared,
-            "val": set(held := label_images(data, data.validation or data.test)) - shared,
-        }
-        for part, images in (("train", labels), ("val", held)):
-            found[part] += [(data, row, *images[row]) for row in sorted(rows[part])]
-        left_out += len((set(labels) | set(held)) & shared)
+        trained, held = (label_images(data, q) for q in (data.train, data.validation or data.test))
+        for part, images, barred in (("train", trained, tested | shared), ("val", held, shared)):
+            found[part] += [(data, row, *images[row]) for row in sorted(set(images) - barred)]
+        left_out += len((set(trained) | set(held)) & shared)
         digests.append(data.digest)
         places.append(str(data.folder))
         phantom = phantom or data.phantom

@@ -116,7 +116,6 @@ def parse_args(arguments=None, earlier=None):
         settings = {name: value for name, value in settings.items() if name not in own}
         checkpoints.use_settings(parser, settings, path, check)
     args = parser.parse_args(arguments)
-    args.VQA_dir = args.VQA_dir and list(map(Path, args.VQA_dir))
     check(args)
     return args
 

@@ -58,7 +58,7 @@ def parse_args(arguments=None, description=None):
         settings = {k: v for k, v in kept["settings"].items() if k not in ("output", "resume")}
         checkpoints.use_settings(parser, settings, last, check)
     args = parser.parse_args(arguments)
-    args.extra_data = [Path(folder).resolve() for folder in args.extra_data]
+    args.extra_data = [folder.resolve() for folder in args.extra_data]
     if args.loss == "bce":
         args.label_smoothing, args.prior = 0.0, False  # they are for --loss ce
     if args.image_only:

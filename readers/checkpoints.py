@@ -166,6 +166,7 @@ def use_settings(parser, settings, path, check):
     check(args) raises UserError for a number out of range. Raises UserError, naming `path`, for
     a setting that no command line could give.
     """
+    settings = dict(settings)
     for action in (action for action in parser._actions if action.dest in settings):
         value = settings[action.dest]
         values = value if action.nargs == "+" else [value]
@@ -174,6 +175,8 @@ def use_settings(parser, settings, path, check):
             wrong = parser.get_default(action.dest) is not None
         if wrong:
             raise UserError(f"{path} is damaged: its setting {action.dest} is {str(value)[:40]!r}")
+        if action.nargs == "+" and value:  # argparse converts texts, and no lists
+            settings[action.dest] = list(map(action.type, value))
     parser.set_defaults(**settings)
     try:
         check(parser.parse_args([]))

@@ -16,10 +16,9 @@ def begun(output, organ):
 def newest_settings(output, organ="all"):
     """(settings, run.json) of the newest run in the folder `output`; ({}, None) without a run.
 
-    organ: an organ's name leaves a run of VQA sets aside.
-
     Organs that are not begun take them. Their "encoder" is the run's, for train.py wants three
-    of one kind. Raises UserError for a damaged run.json.
+    of one kind. organ: an organ's name leaves a run of VQA sets aside. Raises UserError for a
+    damaged run.json.
     """
     names = (*ORGAN_ENCODERS, *((LABELS,) if organ == "all" else ()))
     runs = [path for name in names if (path := output / name / "run.json").is_file()]

@@ -92,9 +92,9 @@ def read_structures(folder, names):
     lines = read_bytes(path).decode("utf-8", "replace").splitlines()
     pairs = [match for line in lines if (match := VALUE.fullmatch(line))]
     values = {int(match[1]): fold(match[2].strip()) for match in pairs}
-    found = {}
+    found, places = {}, find_folders(folder, IMAGES)
     for name in names:
-        for place in find_folders(folder, IMAGES):
+        for place in places:
             mask = (place / name).with_name("mask.png")
             if mask.is_file():
                 shown = np.unique(read_mask(mask)).tolist()

@@ -41,17 +41,14 @@ def evaluate_images(model, organ_set, held_out, precision):
     device, count = held_out.device, len(organ_set.classes)
     confusion = torch.zeros(count**2, dtype=torch.long, device=device)
     predicted, visual, right = [], [], []
-    for batch in held_out:
-        images, targets, _, _ = to_device(batch, device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            maps = model.maps(images)
-            prediction = model.decoder(maps).argmax(1)  # (B,) or (B, 224, 224)
+    for output, targets, last in _outputs(model, held_out, precision):
+        prediction = output.argmax(1)  # (B,) or (B, 224, 224)
         pairs = (targets * count + prediction).flatten()
         confusion += torch.bincount(pairs, minlength=count**2)
         if targets.dim() == 1:
             right += (prediction == targets).tolist()
         predicted += prediction[: MASKS_SHOWN - len(predicted)].cpu()
-        visual.append(maps[-1].float())
+        visual.append(last)
     confusion = confusion.view(count, count).cpu()
     if organ_set.task == "segmentation":
         results = segmentation_results(confusion, organ_set.classes)
@@ -59,6 +56,17 @@ def evaluate_images(model, organ_set, held_out, precision):
         results = classification_results(confusion, right, organ_set.copies)
     results |= {"images": len(organ_set.val), "confusion": confusion.tolist()}
     return results, confusion, predicted, torch.cat(visual)
+
+
+def _outputs(model, held_out, precision):
+    """Of each batch of held-out images: the decoder's output, targets, last map in float32."""
+    device = held_out.device
+    for batch in held_out:
+        images, targets, _, _ = to_device(batch, device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            maps = model.maps(images)
+            output = model.decoder(maps)
+        yield output, targets, maps[-1].float()
 
 
 def count_right(model, output, targets):
@@ -87,14 +95,10 @@ def label_hits(model, output, targets):
 
 def evaluate_labels(model, organ_set, held_out, precision):
     """As `evaluate_images`, for the task "labels"; there is no confusion (None)."""
-    hits, visual, device = [], [], held_out.device
-    for batch in held_out:
-        images, targets, _, _ = to_device(batch, device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            maps = model.maps(images)
-            output = model.decoder(maps)
+    hits, visual = [], []
+    for output, targets, last in _outputs(model, held_out, precision):
         hits.append(label_hits(model, output, targets).cpu())
-        visual.append(maps[-1].float())
+        visual.append(last)
     hits, tasks = torch.cat(hits), {}
     for name, column in zip(organ_set.classes, hits.T.tolist()):
         known = [value for value in column if value == value]  # no NaN
