@@ -31,6 +31,7 @@ LOADERS = {
     "processed": Loader(lambda: [data.PROCESSED_FILES, data.LINES_FILES], data.prepare, 1.5),
     "own": Loader(lambda: [sets.OWN_FILES], data.prepare, 1),
     "slake": Loader(lambda: [sets.SLAKE_FILES], data.prepare, 1),
+    "structures": Loader(lambda: [sets.STRUCTURE_FILES], sets.run_structures, 0.5),
     "vqa_med": Loader(lambda: [sets.VQA_MED_FILES, sets.TESTED_FILES], data.prepare, 1),
     "path_vqa": Loader(lambda: [sets.PATH_VQA_FILES, sets.PICKLED_FILES], data.prepare, 1),
     **({"parquet": Loader(sets.parquet_files, data.prepare, 1)} if find_spec("pyarrow") else {}),

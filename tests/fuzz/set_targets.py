@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
+from readers.slake import read_structures
 from tests.fuzz.contents import as_json, as_parquet, png
 
 PICTURES = [png(np.full((4, 2), 90 * number)) for number in range(3)]
@@ -33,6 +34,16 @@ SLAKE = [
 SLAKE_FILES = {"train.json": as_json(SLAKE[:4]), "validate.json": as_json(SLAKE[4:5])}
 SLAKE_FILES |= {"test.json": as_json(SLAKE[5:])}
 SLAKE_FILES |= {f"imgs/xmlab{i}/source.png": content for i, content in enumerate(PICTURES)}
+STRUCTURE_FILES = {"mask.txt": "70:Liver\n155: Right Kidney\n".encode()}
+STRUCTURE_FILES |= {f"imgs/xmlab{i}/mask.png": png([[0, 70], [155, i]]) for i in range(2)}
+
+
+def run_structures(folder):
+    """The masks' structures; each image has a list of names, or none."""
+    names = [record["img_name"] for record in SLAKE]
+    for name, structures in read_structures(folder, names).items():
+        if name not in names or not all(isinstance(one, str) for one in structures):
+            raise TypeError(f"{name} has {structures}")
 
 
 def _vqa_med(part, title, number):
