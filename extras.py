@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 # chosen on validation questions (docs/TUNED.md)
 WORD_KERNELS = ((0.8, 1.0), (0.2, 0.2))  # share and width: of words, of their vectors
+SENTENCE_KERNELS, SENTENCE_RIDGE = ((0.0, 1.0), (1.0, 1.0)), 0.1  # of vectors from sentences
 IMAGE_WEIGHT, IMAGE_WIDTH = 10.0, 1.5  # of the image's kernel, beside 1 for any image
 RIDGE, PRIOR_WEIGHT = 0.03, 8.0
 MOST = 10_000  # training questions of the prior: the time to solve grows with their cube
@@ -61,11 +62,24 @@ class RetrievalPrior(nn.Module):
     The kernel of two questions is k(words) * (1 + IMAGE_WEIGHT * k(images)) over its largest
     value, with Gaussian kernels k (docs/TUNED.md). A word counts by its rarity in training.
     wordings, words: count and length of distinct training questions; images: that of distinct
-    images, 0 where encoders learn too; questions: that of training questions.
+    images, 0 where encoders learn too; questions: that of training questions. sentences: whether
+    its word vectors are learnt from sentence embeddings (`fit_prior`).
     """
 
-    def __init__(self, ntoken, num_answers, word_dim, channels, wordings, words, images, questions):
+    def __init__(
+        self,
+        ntoken,
+        num_answers,
+        word_dim,
+        channels,
+        wordings,
+        words,
+        images,
+        questions,
+        sentences=False,
+    ):
         super().__init__()
+        self.kernels = SENTENCE_KERNELS if sentences else WORD_KERNELS
         shapes = {"idf": (ntoken + 1,), "table": (ntoken + 1, word_dim)}  # the last is padding
         shapes |= {"center": (channels,), "known_images": (images, channels)}
         shapes |= {"weights": (questions, num_answers)}
@@ -87,9 +101,10 @@ class RetrievalPrior(nn.Module):
     def compare_words(self, questions):
         """Kernel values (B, wordings) of token ids (B, T) and the training questions."""
         kernel = 0.0
-        parts = zip(self.read(questions), self.read(self.known_words), WORD_KERNELS)
+        parts = zip(self.read(questions), self.read(self.known_words), self.kernels)
         for asked, known, (share, width) in parts:
-            kernel = kernel + share * _gaussian(asked, known, width)
+            if share:
+                kernel = kernel + share * _gaussian(asked, known, width)
         return kernel
 
     def compare_images(self, cells):
@@ -129,23 +144,29 @@ def _gaussian(first, second, width):
 
 
 @torch.no_grad()
-def fit_prior(questions, cells, table, num_answers):
+def fit_prior(questions, cells, table, num_answers, embed=None):
     """(RetrievalPrior of some training questions, its arguments).
 
     cells: {row of an image: its mean cell (channels,)}, or None to compare no images. table:
-    (ntoken, dim) word vectors. Of more than MOST questions a random part counts, the same each
-    time.
+    (ntoken, dim) word vectors. embed(texts) gives sentence embeddings (texts, dim): with it the
+    word vectors are those whose weighted sums come closest to the embeddings of the training
+    questions, by ridge regression. Of more than MOST questions a random part counts, the same
+    each time.
     """
     questions = [question for question in questions if question.label >= 0]
     if len(questions) > MOST:
         kept = np.random.default_rng(0).permutation(len(questions))[:MOST]
         questions = [questions[i] for i in sorted(kept)]
-    wordings = {q.tokens: i for i, q in enumerate({q.tokens: q for q in questions}.values())}
+    worded = {q.tokens: q for q in questions}  # one question of each wording
+    wordings = {tokens: i for i, tokens in enumerate(worded)}
+    learnt = embed([q.question for q in worded.values()]) if embed else None  # (wordings, dim)
     rows = {row: i for i, row in enumerate(sorted({q.image for q in questions}))}
     seen = torch.stack([cells[row] for row in rows]) if cells else torch.zeros(0, 1)
-    sizes = {"ntoken": len(table), "num_answers": num_answers, "word_dim": table.shape[1]}
+    word_dim = table.shape[1] if learnt is None else learnt.shape[1]
+    sizes = {"ntoken": len(table), "num_answers": num_answers, "word_dim": word_dim}
     sizes |= {"channels": seen.shape[1], "wordings": len(wordings)}
     sizes |= {"words": len(questions[0].tokens), "images": len(seen), "questions": len(questions)}
+    sizes["sentences"] = bool(embed)
     prior = RetrievalPrior(**sizes)
     prior.known_words.copy_(torch.tensor(list(wordings)))
     places = [[wordings[q.tokens] for q in questions], [rows[q.image] for q in questions]]
@@ -153,7 +174,12 @@ def fit_prior(questions, cells, table, num_answers):
     found = _count_questions(questions)
     rarity = [math.log(len(questions) / (1 + found[token])) for token in range(len(table))]
     prior.idf[:-1] = torch.tensor(rarity).clamp_min(0)
-    prior.table[:-1] = torch.as_tensor(table)
+    if learnt is None:
+        prior.table[:-1] = torch.as_tensor(table)
+    else:
+        bags, _ = prior.read(prior.known_words)  # (wordings, ntoken + 1)
+        gram = bags.T @ bags + SENTENCE_RIDGE * torch.eye(bags.shape[1])
+        prior.table.copy_(torch.linalg.solve(gram, bags.T @ learnt))
     if cells:
         prior.center.copy_(seen.mean(0))
         prior.known_images.copy_(F.normalize(seen - prior.center))

@@ -7,7 +7,7 @@ from pathlib import Path
 import engine
 import utils
 from base_model import CHANNELS
-from readers import checkpoints, vectors, weights
+from readers import checkpoints, sentences, vectors, weights
 from readers.sets import add_options
 from text_rules import QUESTION_LEN
 from utils import UserError
@@ -64,7 +64,9 @@ def parse_args(arguments=None, description=None):
     if args.image_only:
         args.form_rule = False  # it reads the question
     check(args)
-    if kept:
+    if not kept:
+        args.sentences = args.prior and sentences.choose(args.sentences)
+    else:
         checkpoints.check_same(args, kept["settings"], set(kept["settings"]) - FREE, args.output)
         if "optimizer" not in kept and args.epochs > kept["epoch"] + 1:
             raise UserError(
@@ -117,6 +119,8 @@ def make_parser(first, description=None):
     add("--gate", action=flag, help="add a product of image and question to CMSA's feature")
     add("--form_rule", action=flag, help="let the question's form restrict the answers given")
     add("--prior", action=flag, help="add retrieval's scores to the answers'; of --loss ce")
+    text = "the prior compares questions by sentence embeddings (None: where they are installed)"
+    add("--sentences", action=flag, help=text)
     add = parser.add_argument_group("image encoders").add_argument
     text = "auto: those of MTPT, else ResNet-34 where its ImageNet weights can be had"
     add("--encoder", choices=["auto", *CHANNELS], default="auto", help=text)

@@ -21,7 +21,7 @@ import utils
 from extras import WithPrior, fit_prior, idf_weights, mean_cells
 from image_type import train_on_questions
 from journal import write_run
-from readers import checkpoints, vectors, weights
+from readers import checkpoints, sentences, vectors, weights
 from settings import make_parser, parse_args, recipe_of, run_name
 from utils import HERE, UserError, log
 
@@ -76,7 +76,10 @@ def add_prior(model, arguments, questions, data, inputs, args):
     if args.freeze_encoders:
         rows = sorted({question.image for question in questions})
         cells = dict(zip(rows, mean_cells(model.image, inputs, rows).cpu()))
-    prior, sizes = fit_prior(questions, cells, table, data.num_answers)
+    embed = sentences.embed if args.sentences else None
+    prior, sizes = fit_prior(questions, cells, table, data.num_answers, embed)
+    how = "sentence embeddings" if embed else f"words; by sentences after {sentences.INSTALL}"
+    log(f"prior: retrieval from {sizes['questions']} questions, which it compares by {how}")
     return WithPrior(model, prior), arguments | {"prior_arguments": sizes}
 
 

@@ -32,9 +32,13 @@ KNOWN = TRAINING[:5]
 ASKED = [question((0, 2), 7, 1), question((), 9, 0)]
 
 
-def by_hand(first, second, with_images=True):
-    """The kernel of two questions, from its formula."""
-    idf = [max(0, np.log(5 / (1 + sum(t in q.tokens for q in KNOWN)))) for t in range(4)]
+def idf_by_hand():
+    return [max(0, np.log(5 / (1 + sum(t in q.tokens for q in KNOWN)))) for t in range(4)]
+
+
+def by_hand(first, second, with_images=True, table=TABLE, parts=((0.8, 1.0), (0.2, 0.2))):
+    """The kernel of two questions, from its formula. parts: share and width of both word parts."""
+    idf = idf_by_hand()
     mean = sum(cell.numpy() for cell in CELLS.values()) / 3
 
     def unit(vector):
@@ -44,7 +48,8 @@ def by_hand(first, second, with_images=True):
         return np.exp(-(2 - 2 * float(unit(a) @ unit(b))) / width)
 
     bags = [np.array([q.tokens.count(t) * idf[t] for t in range(4)]) for q in (first, second)]
-    words = 0.8 * near(*bags, 1.0) + 0.2 * near(*(bag @ TABLE for bag in bags), 0.2)
+    (share, width), (other, narrow) = parts
+    words = share * near(*bags, width) + other * near(*(bag @ table for bag in bags), narrow)
     pictures = [CELLS[q.image].numpy() - mean for q in (first, second)]
     return words * (1 + 10 * near(*pictures, 1.5)) / 11 if with_images else words
 
@@ -65,6 +70,33 @@ def test_scores_by_hand(with_images):
     np.testing.assert_allclose(answer(prior, ASKED), expected, atol=1e-5)
     assert sizes["wordings"] == 4 and sizes["questions"] == 5
     other = RetrievalPrior(**sizes)  # as a checkpoint brings it back
+    other.load_state_dict(prior.state_dict())
+    assert torch.equal(answer(other, ASKED), answer(prior, ASKED))
+
+
+def test_word_vectors_learnt_from_sentences():
+    """The table by normal equations on the four wordings, the scores by the formula with it."""
+    told = {q.tokens: np.random.default_rng(i).normal(size=3) for i, q in enumerate(KNOWN)}
+    for q in TRAINING:
+        q.question = q.tokens  # the "text" that the embedding below knows
+
+    def embed(texts):
+        assert len(texts) == len(set(texts)) == 4
+        return torch.tensor(np.array([told[text] for text in texts]), dtype=torch.float32)
+
+    prior, sizes = fit_prior(TRAINING, CELLS, TABLE, 3, embed)
+    bags = np.array([[t.count(i) * w for i, w in enumerate(idf_by_hand())] for t in told])
+    bags /= np.linalg.norm(bags, axis=1, keepdims=True)
+    table = np.linalg.inv(bags.T @ bags + 0.1 * np.eye(4)) @ bags.T @ np.array(list(told.values()))
+    np.testing.assert_allclose(prior.table[:4], table, atol=1e-5)
+    assert not prior.table[4].any() and (sizes["word_dim"], sizes["sentences"]) == (3, True)
+    options = {"table": table, "parts": ((0, 1), (1.0, 1.0))}
+    within = np.array([[by_hand(a, b, **options) for b in KNOWN] for a in KNOWN])
+    across = np.array([[by_hand(a, b, **options) for b in KNOWN] for a in ASKED])
+    targets = np.eye(3)[[q.label for q in KNOWN]]
+    expected = across @ np.linalg.inv(within + 0.03 * np.eye(5)) @ targets
+    np.testing.assert_allclose(answer(prior, ASKED), expected, atol=1e-5)
+    other = RetrievalPrior(**sizes)
     other.load_state_dict(prior.state_dict())
     assert torch.equal(answer(other, ASKED), answer(prior, ASKED))
 

@@ -7,6 +7,7 @@ import torch
 
 from dataset_RAD import without_questions
 from extras import fit_prior, mean_cells
+from readers import sentences
 from readers.vectors import table_or_zeros
 from scores import percents
 from text_rules import allowed_answers
@@ -43,10 +44,12 @@ def add_baselines(rows, data, training, model, inputs, answer, rule):
 def retrieve(data, training, cells, size=64):
     """(scores of the test questions (questions, answers) by fit_prior, the seconds that it took).
 
-    cells: {row of an image: its mean cell (channels,)}.
+    cells: {row of an image: its mean cell (channels,)}. Questions are compared by sentence
+    embeddings where these are installed.
     """
     began = time.perf_counter()
-    prior, _ = fit_prior(training, cells, table_or_zeros(data, "glove"), data.num_answers)
+    table, embed = table_or_zeros(data, "glove"), sentences.embed if sentences.choose() else None
+    prior, _ = fit_prior(training, cells, table, data.num_answers, embed)
     parts = [data.test[start : start + size] for start in range(0, len(data.test), size)]
     scores = [
         prior(torch.tensor([q.tokens for q in part]), torch.stack([cells[q.image] for q in part]))
@@ -56,7 +59,12 @@ def retrieve(data, training, cells, size=64):
 
 
 def retrieval_scores(predictions, seconds):
-    """{"CLOSED" | "OPEN" | "ALL": percent or None, "seconds", "equivalent"} of its answers."""
+    """{"CLOSED" | "OPEN" | "ALL": percent or None, "seconds", ...} of its answers.
+
+    "sentences" is true where it compares questions by sentence embeddings. docs/FORMATS.md
+    section 4 lists the rest.
+    """
     field = "answer_by_retrieval"
     out = {"seconds": round(seconds, 1), "equivalent": equivalent_scores(predictions, field)}
+    out["sentences"] = sentences.choose()
     return out | percents(predictions, lambda p: p[field] == p["truth"])
