@@ -208,8 +208,9 @@ def tell_scores(results, rows, data):
 
     log(f"if answers of equal meaning count too (docs/RESULTS.md): {shown('equivalent')}")
     if found := last.get("retrieval"):
+        how = "sentence embeddings" if found["sentences"] else "words"
         seconds = f"{found['seconds']:.1f} s (docs/RESULTS.md)"
-        log(f"baseline: retrieval has {shown('retrieval')}, in {seconds}")
+        log(f"baseline: retrieval by {how} has {shown('retrieval')}, in {seconds}")
     unknown = {word for row in rows for word in row["unknown_words"]}
     lost = sum(not row["known_answer"] for row in rows)
     log(f"training lacks {len(unknown)} words of the test questions and {lost} answers")

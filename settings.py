@@ -165,6 +165,8 @@ def recipe_of(args):
     apart = FREE | {"seed", "split", "model", "question_only", "image_only", "precision"}
     names = [name for name in usual if name not in apart and usual[name] is not None]
     changed = {k: getattr(args, k) for k in names if getattr(args, k) != usual[k]}
+    if args.prior and not args.sentences and sentences.installed():
+        changed["sentences"] = False
     if args.extra_data:
         changed["extra_data"] = " ".join(map(str, args.extra_data))
     return args.recipe, changed

@@ -35,6 +35,8 @@ def test_they_are_taken_where_they_are(there, monkeypatch):
     ):
         args, _ = settings.parse_args(options)
         assert args.sentences is wanted
+        _, changed = settings.recipe_of(args)
+        assert ("sentences" in changed) == (there and "--no-sentences" in options)
     asked = ["--recipe", "tuned", "--sentences"]
     if there:
         assert settings.parse_args(asked)[0].sentences
