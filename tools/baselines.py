@@ -63,7 +63,7 @@ def retrieval_scores(predictions, seconds):
     """{"CLOSED" | "OPEN" | "ALL": percent or None, "seconds", ...} of its answers.
 
     "sentences" is true where it compares questions by sentence embeddings. docs/FORMATS.md
-    section 4 lists the rest.
+    section 5 lists the rest.
     """
     field = "answer_by_retrieval"
     out = {"seconds": round(seconds, 1), "equivalent": equivalent_scores(predictions, field)}
