@@ -45,7 +45,7 @@ def parse_args(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], epilog=NOT_FOR_DIAGNOSIS)
     add = parser.add_argument
     add("image", type=Path, nargs="?", metavar="IMAGE", help="JPEG, PNG, ... or DICOM")
-    add("question", nargs="?", help="in English, in quotes (default: asks for it in a terminal)")
+    add("question", nargs="?", help="in quotes, in the run's language (default: asked for)")
     help_frame = (
         "frame or page of a file with several, from 1 (default: the first; DICOM: the middle)"
     )
@@ -152,8 +152,8 @@ def read_question(kept, question):
     if len(unknown) == len(words):
         listed = textwrap.shorten(", ".join(words), 200)
         raise UserError(
-            f"the model knows none of the question's words ({listed}): ask in English, in words "
-            "of its training questions"
+            f"the model knows none of the question's words ({listed}): ask in the "
+            "language and the words of its training questions"
         )
     if kept["settings"]["image_only"]:  # all padding, as in training
         tokens = (len(known),) * len(tokens)
@@ -243,7 +243,7 @@ def find_warnings(kept, asked, ranked, types):
     ranked: [answer, probability] pairs, the best first; types: {image type: probability} or None.
     """
     notes = []
-    if "phantom" in kept["data"]["name"]:
+    if kept["data"]["name"] == "phantom set":
         notes.append(
             "this model was trained on the PHANTOM SET, drawings with made-up questions: its "
             "answers say nothing about radiology"

@@ -192,6 +192,9 @@ def test_a_run_that_has_not_ended(runs, data, picture):
         result = ask.answer(*ask.load(folder / file), image, word)
         return [line for line in result["warnings"] if "has not ended" in line]
 
+    about = data.about() | {"name": "own set phantom limb"}
+    warnings = ask.answer(*ask.load(runs(name="own", data=about)), image, word)["warnings"]
+    assert not any("PHANTOM" in line for line in warnings)
     assert note() == []  # the best epoch of a run that ended may be the first
     (folder / "last.pth").write_bytes((folder / "best.pth").read_bytes())
     assert "1 of 7 epochs" in note("last.pth")[0]

@@ -68,6 +68,8 @@ def test_the_head_names_the_recipe(tmp_path):
     page = read_page(save_results(tmp_path / "b", MANY[:20], changed=changed, epoch=None))
     assert "<dt>Recipe</dt><dd>paper, changed: blocks 1, loss ce</dd>" in page
     assert "<dt>Epoch</dt><dd>unknown</dd>" in page
+    about = {"name": "own set phantom limb", "digest": "0", "folder": "/nonexistent"}
+    assert "PHANTOM" not in read_page(save_results(tmp_path / "c", MANY[:20], data=about))
 
 
 def test_everything_is_escaped_and_nothing_is_loaded(tmp_path):

@@ -88,7 +88,7 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None, rows=N
         "epochs": part_of(run, "settings").get("epochs"),
         "softmax": model.softmax if model else part_of(run, "model_arguments").get("softmax"),
         "when": {"Trained": told(run, "began"), "Evaluated": told(results, "evaluated")},
-        "phantom": "phantom" in results["data"]["name"].lower(),
+        "phantom": results["data"]["name"] == "phantom set",
         "total": len(rows),
         "scores": tables.score_rows(rows, baselines),
         "tables": tables.group_tables(rows, baselines),
