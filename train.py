@@ -111,8 +111,12 @@ def old_model(args, kept, path, data, frozen):
     # words, answers, loss and dropout are this run's, all other things the checkpoint's
     checkpoints.check_same(args, kept["settings"], MODEL, path)
     encoder, word_dim = (arguments["model_arguments"][key] for key in ("encoder", "word_dim"))
-    if args.encoder_path:
-        raise UserError(f"--encoder_path {args.encoder_path}: --init has its encoders; name one")
+    starts = (*weights.MTPT_FILES, weights.ONE_ENCODER, "vqa_init", "random_encoders")
+    if named := [f"--{name}" for name in starts if getattr(args, name)]:
+        raise UserError(f"{', '.join(named)}: --init has all start weights; leave out either")
+    if args.split == "clean" and data.frames and kept["settings"]["split"] == "official":
+        theirs = f"the official split of {kept['data']['name']}"
+        log(f"NOTE: {path} trained on {theirs}: it may know records that --split clean leaves out")
     if args.encoder not in ("auto", encoder):
         raise UserError(f"--encoder {args.encoder}: {path} has {encoder}; leave it out")
     sizes = {"ntoken": data.ntoken, "num_answers": data.num_answers}

@@ -197,7 +197,7 @@ def test_several_seeds_go_on_without_a_run_of_their_folder_s_name(tmp_path):
     assert args.seeds == 2 and args.resume and kept is None
 
 
-def test_weights_of_another_run_take_this_run_s_loss(run, tiny):
+def test_weights_of_another_run_take_this_run_s_loss(run, tiny, capsys):
     kept, path = read_checkpoint(run / "best.pth"), run / "best.pth"
     data = find_data(tiny, log=lambda _: None)
     options = [*SMALL, "--input", str(path), "--loss", "ce", "--word_dropout", "0.3"]
@@ -205,9 +205,16 @@ def test_weights_of_another_run_take_this_run_s_loss(run, tiny):
     model, arguments, _ = train.old_model(args, kept, path, data, True)
     assert model.softmax and model.w_emb.dropout.p == 0.3
     assert arguments["model_arguments"]["softmax"] and not kept["model_arguments"]["softmax"]
-    args, _ = train.parse_args([*options, "--encoder", "resnet34"])
-    with pytest.raises(UserError, match="--encoder resnet34"):
-        train.old_model(args, kept, path, data, True)
+    assert "NOTE" not in capsys.readouterr().out
+    args, _ = train.parse_args([*options, "--split", "clean"])
+    train.old_model(args, kept, path, data, True)
+    assert "the official split of phantom set: it may know records" in capsys.readouterr().out
+    starts = [[f"--{name}", "x.pth"] for name in ("abd_model_path", "encoder_path", "vqa_init")]
+    starts += [["--modal_classifier_path", "x"], ["--encoder", "resnet34"], ["--random_encoders"]]
+    for start in starts:
+        args, _ = train.parse_args([*options, *start])
+        with pytest.raises(UserError, match=start[0]):
+            train.old_model(args, kept, path, data, True)
 
 
 def test_help_shows_the_defaults_of_the_named_recipe(capsys):
