@@ -79,7 +79,7 @@ def _check_organ(name, known, strict):
     if name is None:
         return None
     code = known.get(fold(name))
-    if code is None and strict:
+    if code is None and name and strict:
         raise UserError(
             f"unknown image_organ {name[:60]!r}, it must be one of {', '.join(ORGAN_CODES)}; "
             "--organ_map FILE maps other names to these"

@@ -40,12 +40,19 @@ def test_a_test_part_with_answers_leaves_validation_to_choose_the_epoch(tmp_path
     assert [q.answer for q in data.test] == ["yes", "sagittal"]
     assert [q.question_types for q in data.test] == [("MODALITY",), ("PLANE",)]
     assert data.test[0].image_name.endswith("VQAMed2019_Test_Images/synpic4.jpg")
+    path = next(data.folder.glob("VQAMed2019Test/*.txt"))
+    path.write_text(path.read_text().replace("sagittal#side", "#"))
+    assert [q.answer for q in prepare(data.folder).test] == ["yes", "#"]
 
 
 def test_organ_map_takes_the_third_category(tmp_path):
     content = {"Lung": "CHEST", "skull and contents": "HEAD", "breast": "CHEST"}
     data = rad.prepare(vqa_med(tmp_path / "d"), {"organ_map": content}, log=quiet)
     assert data.organs and [q.organ for q in data.train[:2]] == [2, 1]
+    # an image without a question on its organ has none
+    lists = {"C3_Organ_train": "synpic1|which organ?|lung"}
+    data = rad.prepare(vqa_med(tmp_path / "e", changes=lists), {"organ_map": content}, log=quiet)
+    assert not data.organs and [q.organ for q in data.train[:2]] == [2, -1]
 
 
 @pytest.mark.parametrize(
