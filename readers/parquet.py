@@ -51,7 +51,7 @@ def read(folder, options, log):
     language = options.get("language", "en")
     lists = {path: _records(path, pictures, language) for paths in parts.values() for path in paths}
     everything = [record for records in lists.values() for record in records]
-    _drop_gaps(everything)
+    _drop_gaps(folder, everything, log)
     for record in everything:
         if pictures.names and record["image_name"] not in pictures.taken:
             record["image_name"] = None  # the only ones without a picture in the file
@@ -84,8 +84,8 @@ class _Pictures:
             return path
         digest = digest_bytes(data)
         if digest not in self.names:
-            name = PurePosixPath(slashed(path or "")).name[:200]
-            if name in ("", "..", *self.taken) or not is_text(name):
+            name = PurePosixPath(slashed(path or "")).name[:200].strip()  # as of a record
+            if name in ("", "..") or name in self.taken or not is_text(name):
                 name = digest
             self.names[digest] = name
             self.taken.add(name)
@@ -152,10 +152,13 @@ def _records(path, pictures, language):
     return records
 
 
-def _drop_gaps(records):
-    """Take the optional fields that some of the records have and others lack from all of them."""
+def _drop_gaps(folder, records, log):
+    """Take the optional fields that some records have and others lack from all, and log them."""
     for field in OPTIONAL:
-        if any(record.get(field) is None for record in records):
+        gaps = sum(record.get(field) is None for record in records)
+        if 0 < gaps < len(records):
+            log(f"NOTE: {folder}: {field} is not used: {gaps} of {len(records)} records lack it")
+        if gaps:
             for record in records:
                 record.pop(field, None)
 

@@ -45,7 +45,7 @@ def write(folder, place="data", **parts):
 @needs_pyarrow
 @pytest.mark.parametrize("place", ["data", "."])
 def test_three_columns(tmp_path, place):
-    train = [row(90), row(180, "What is it?", "Liver", "x/a.png"), row(90, answer="no")]
+    train = [row(90), row(180, "What is it?", "Liver", "x/a.png "), row(90, answer="no")]
     data = prepare(write(tmp_path / "d", place, train=train, test=[row(180, answer="No")]))
     assert [q.qid for q in data.train + data.test] == [1, 2, 3, 4]
     assert [q.answer_type for q in data.train + data.test] == ["CLOSED", "OPEN", "CLOSED", "CLOSED"]
@@ -77,8 +77,9 @@ def test_a_column_with_gaps_is_not_used_and_languages_are_told_apart(tmp_path):
     train.append(row(92, "图片", q_lang="zh", location=None))
     test = [row(90, location="Head", q_lang=lang) for lang in ("en", "zh")]
     folder = write(tmp_path / "d", train=train, test=test)
-    data = prepare(folder)
+    data = rad.prepare(folder, log=(lines := []).append)
     assert not data.organs and len(data.train) == 2 and len(data.image_names) == 2
+    assert lines[0] == f"NOTE: {folder}: image_organ is not used: 1 of 3 records lack it"
     assert rad.prepare(folder, {"language": "zh"}, log=quiet).train[0].words == ("图", "片")
 
 
