@@ -74,7 +74,8 @@ def check_same(kept, now, output):
     """Raise UserError when a run goes on with other data. kept, now: what `about` gives."""
     if kept["digest"] != now["digest"]:
         raise UserError(f"{output} began with other data: name {kept['folder']}")
-    if kept.get("extra", {}) != now.get("extra", {}):
+    extra = kept.get("extra", {})  # whose folders may have moved
+    if not isinstance(extra, dict) or [*extra.values()] != [*now.get("extra", {}).values()]:
         raise UserError(
             f"{output} began with other content of --extra_data: put it back, or train anew"
         )

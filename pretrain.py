@@ -52,7 +52,7 @@ SAVE_STEPS = 100  # between two validations, about
 LABEL_RATE = 0.015  # of the encoder with --VQA_dir: it stays near its start
 # settings that a run which goes on may change
 FREE = {"organ", "output", "results", "resume", "MTPT_dir", "RAD_dir", "VQA_dir"}
-FREE |= {"gpu", "workers", "save_every"}
+FREE |= {"gpu", "workers", "save_every", "organ_map"}
 
 
 def parse_args(arguments=None, earlier=None):

@@ -7,10 +7,11 @@ from pathlib import Path
 import engine
 import utils
 from base_model import CHANNELS
+from dataset_RAD import NO_ORGANS
 from readers import checkpoints, sentences, vectors, weights
 from readers.sets import add_options
 from text_rules import QUESTION_LEN
-from utils import UserError
+from utils import UserError, log
 
 DEFAULTS = {  # of the recipes paper and tuned (docs/TUNED.md); arguments of these names override
     "blocks": (2, 1),
@@ -30,9 +31,11 @@ RECIPES = {
     recipe: {name: values[column] for name, values in DEFAULTS.items()}
     for column, recipe in enumerate(("paper", "tuned"))
 }
-# arguments that a run which goes on may change
-FREE = {"output", "resume", "gpu", "seeds", "save_every", "compile", "RAD_dir", "epochs"}
-FREE |= {"calibrate", "keep_optimizer"}
+EPOCHS = {"real": {"steps": 30, "cosine": 15}, "phantom": {"steps": 4, "cosine": 12}}  # frozen
+# arguments that are no changes of a recipe
+APART = {"output", "resume", "gpu", "seeds", "save_every", "compile", "RAD_dir", "calibrate"}
+APART |= {"keep_optimizer"}
+FREE = APART | {"epochs", "organ_map", "extra_data"}  # what a run that goes on may change
 
 
 def parse_args(arguments=None, description=None):
@@ -58,9 +61,17 @@ def parse_args(arguments=None, description=None):
         settings = {k: v for k, v in kept["settings"].items() if k not in ("output", "resume")}
         checkpoints.use_settings(parser, settings, last, check)
     args = parser.parse_args(arguments)
+    needs = {"label_smoothing": "--loss ce", "prior": "--loss ce", "sentences": "--prior"}
+    named = parser.parse_args(arguments, argparse.Namespace(organ_map=None, **dict.fromkeys(needs)))
     args.extra_data = [folder.resolve() for folder in args.extra_data]
+    if named.organ_map:
+        args.organ_map = named.organ_map.resolve()
     if args.loss == "bce":
-        args.label_smoothing, args.prior = 0.0, False  # they are for --loss ce
+        args.label_smoothing, args.prior = 0.0, False  # recipes have them for --loss ce
+    for name, need in needs.items():
+        on = args.prior if name == "sentences" else getattr(args, name)
+        if getattr(named, name) and not on:
+            raise UserError(f"--{name} is for {need}: name that too, or leave --{name} out")
     if args.image_only:
         args.form_rule = False  # it reads the question
     check(args)
@@ -96,7 +107,7 @@ def make_parser(first, description=None):
     add = parser.add_argument_group("data").add_argument
     add("--RAD_dir", "--data_dir", type=Path, help="VQA-RAD, SLAKE, VQA-Med, PathVQA or own")
     add_options(add)
-    text = "folders of other sets, whose questions but tested ones train too (docs/TUNED.md)"
+    text = "other sets, in English, three categories: untested questions train too (docs/TUNED.md)"
     add("--extra_data", type=Path, nargs="+", default=[], metavar="DIR", help=text)
     add("--extra_weight", type=float, default=1.0, help="of their losses, beside 1 of one's own")
     add("--split", choices=["official", "clean"], default="official", help="clean: no leak")
@@ -158,23 +169,55 @@ def make_parser(first, description=None):
     return parser
 
 
-def recipe_of(args):
-    """(the recipe's name, {setting: value} of what differs from it and is not in a run's name)."""
-    parser = make_parser(argparse.ArgumentParser(add_help=False))
-    usual = vars(parser.parse_args([])) | RECIPES[args.recipe]
-    apart = FREE | {"seed", "split", "model", "question_only", "image_only", "precision"}
-    names = [name for name in usual if name not in apart and usual[name] is not None]
-    changed = {k: getattr(args, k) for k in names if getattr(args, k) != usual[k]}
-    if args.prior and not args.sentences and sentences.installed():
-        changed["sentences"] = False
+def data_options(args, kept=None):
+    """The options of dataset_RAD.find_data: a run that goes on has those of its checkpoint `kept`.
+
+    They hold what its --organ_map held, wherever that file is now. Another --organ_map is read.
+    """
+    if kept and str(args.organ_map) == str(kept["settings"].get("organ_map")):
+        return kept["data"].get("options", {})
+    return vars(args)
+
+
+def settle(args, data, on_cpu, kept=None):
+    """Settle what a command line leaves to data and machine: {setting: value} of what is changed.
+
+    These settings differ from the recipe's, or from the choice of data and machine, and are not
+    in a run's name. data: RadData; on_cpu: True where no GPU trains; kept: the checkpoint of a
+    run that goes on, whose changes stay.
+    """
+    if args.distmodal and not data.organs:
+        args.distmodal = False
+        log(f"NOTE: one encoder, as by --no-distmodal: {NO_ORGANS}")
+    usual = vars(make_parser(argparse.ArgumentParser(add_help=False)).parse_args([]))
+    usual |= RECIPES[args.recipe] | {"distmodal": data.organs}
+    usual["sentences"] = args.prior and sentences.installed()
+    usual["freeze_encoders"] = usual["freeze_encoders"] or on_cpu
+    if args.freeze_encoders is None:
+        args.freeze_encoders = on_cpu
+    frozen = EPOCHS["phantom" if data.phantom else "real"][args.schedule]
+    usual["epochs"] = frozen if args.freeze_encoders or data.phantom else 80
+    args.epochs = args.epochs or usual["epochs"]
+    if kept:
+        changed, planned = kept.get("changed", {}), kept["settings"]["epochs"]
+        if planned == args.epochs:
+            return changed
+        log(f"NOTE: the run was planned for {planned} epochs; those to come have other rates")
+        return changed | {"epochs": args.epochs}
+    apart = APART | {"seed", "split", "model", "question_only", "image_only", "precision"}
+    now = checkpoints.settings_of(args)
+    changed = {k: now[k] for k in usual if k not in apart and now[k] != usual[k]}
     if args.extra_data:
-        changed["extra_data"] = " ".join(map(str, args.extra_data))
-    return args.recipe, changed
+        changed["extra_data"] = " ".join(now["extra_data"])
+    return changed
 
 
-def run_name(args):
-    """The default name of a run's folder: <model>_<recipe>_<split>_<time>."""
+def run_name(args, changed, data):
+    """The default name of a run's folder: <model>_<recipe>_<split>_<time>.
+
+    changed: what `settle` gives. A set without two splits has none in the name.
+    """
     only = "_question_only" if args.question_only else "_image_only" if args.image_only else ""
-    recipe, changed = recipe_of(args)
-    recipe += "-changed" if changed else ""
-    return f"{args.model}{only}_{recipe}_{args.split}_{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    recipe = args.recipe + ("-changed" if changed else "")
+    split = f"_{args.split}" if data.frames else ""
+    return f"{args.model}{only}_{recipe}{split}_{datetime.datetime.now():%Y%m%d-%H%M%S}"

@@ -22,10 +22,9 @@ from extras import WithPrior, fit_prior, idf_weights, mean_cells
 from image_type import train_on_questions
 from journal import write_run
 from readers import checkpoints, sentences, vectors, weights
-from settings import make_parser, parse_args, recipe_of, run_name
+from settings import data_options, make_parser, parse_args, run_name, settle
 from utils import HERE, UserError, log
 
-EPOCHS = {"real": {"steps": 30, "cosine": 15}, "phantom": {"steps": 4, "cosine": 12}}  # frozen
 # arguments that must match the checkpoint of --init
 MODEL = "model rnn num_hid blocks use_spatial num_stacks gamma distmodal gate".split()
 
@@ -165,7 +164,7 @@ def main():
     if args.seeds > 1:
         from tools.seeds import train_seeds
 
-        return train_seeds(args, run_name(args))
+        return train_seeds(args)
     output, held, data, val = train_run(args, kept)
     if held:  # in the first process; the model's memory is free for the second run
         from tools import calibrate
@@ -183,20 +182,18 @@ def train_run(args, kept):
     The lock is None but in the first process. Raises UserError and Stopped.
     """
     device = utils.choose_device(parallel.begin(args.gpu))
-    output = args.output or HERE / "saved_models" / run_name(args)
+    output = args.output or HERE / "saved_models"  # where the run gets a folder of its own
     utils.check_writable(output, "--output")
     if (output / "last.pth").exists() and not kept:
         raise UserError(f"{output} holds a run already: name another --output, or --resume")
-    recipe, changed = recipe_of(args)
-    log(f"{args.model}, recipe {recipe}{f', changed: {changed}' if changed else ''}; {output}")
 
     # the data, and the settings that depend on them and on the machine
     with parallel.first_alone():
-        data = rad.find_data(args.RAD_dir, vars(args), log=log)
-    if args.distmodal and not data.organs:
-        args.distmodal = False
-        recipe, changed = recipe_of(args)
-        log(f"NOTE: one encoder, as by --no-distmodal: {rad.NO_ORGANS}")
+        data = rad.find_data(args.RAD_dir, data_options(args, kept), log=log)
+    changed = settle(args, data, device.type == "cpu", kept)
+    output = args.output or output / run_name(args, changed, data)
+    differ, frozen = f", changed: {changed}" if changed else "", args.freeze_encoders
+    log(f"{args.model}, recipe {args.recipe}{differ}; {output}")
     data = rad.set_question_len(data, args.question_len)
     data = rad.without_questions(data) if args.image_only else data
     train, val = rad.own_parts(data, args.val_fraction, args.split, args.seed)
@@ -205,13 +202,7 @@ def train_run(args, kept):
     with parallel.first_alone():
         others, extra = extra_data.read(args, data)
     about_data = extra_data.about(data, others)
-    frozen = device.type == "cpu" if args.freeze_encoders is None else args.freeze_encoders
-    args.freeze_encoders = frozen
     precision = utils.choose_precision(args.precision, device, kept and kept.get("precision"))
-    usual = EPOCHS["phantom" if data.phantom else "real"][args.schedule]
-    args.epochs = args.epochs or (usual if frozen or data.phantom else 80)
-    if kept and (planned := kept["settings"]["epochs"]) != args.epochs:
-        log(f"NOTE: the run was planned for {planned} epochs; those to come have other rates")
     if kept:
         extra_data.check_same(kept["data"], about_data, output)
 
@@ -247,7 +238,7 @@ def train_run(args, kept):
 
     # the run's folder
     checkpoint = arguments | {"settings": checkpoints.settings_of(args), "data": about_data}
-    checkpoint |= {"recipe": recipe, "changed": changed, "start": description}
+    checkpoint |= {"recipe": args.recipe, "changed": changed, "start": description}
     if parallel.is_first():
         about = {"training_questions": len(train), "validation_questions": len(val)}
         about["extra_questions"] = len(extra)

@@ -141,6 +141,8 @@ def _check_run(state, path):
     temperature = state.get("temperature", 1.0)
     if type(temperature) not in (int, float) or not 0.01 <= temperature <= 100:
         raise UserError(f"{path} is damaged: its temperature is not a number from 0.01 to 100")
+    if not isinstance(state.get("changed", {}), dict):
+        raise UserError(f"{path} is damaged: its changed settings are no dictionary")
     if not all(isinstance(state["data"].get(key), str) for key in ("name", "digest", "folder")):
         raise UserError(f"{path} is damaged: its data are not named")
 

@@ -71,6 +71,7 @@ def test_a_damaged_checkpoint_is_not_gone_on_with(tiny, state, tmp_path, fails):
         {"model": weights | {first: torch.zeros(2, 3)}},
         {"model": weights | {"more": torch.zeros(1)}},
         {"answers": state["answers"][1:]},
+        {"changed": [1]},
     ]
     only_resumed = [{"settings": settings | {name: value}} for name, value in (
         ("batch_size", "many"), ("lr", True), ("model", "XYZ"), ("gate", 2.5))]  # fmt: skip

@@ -18,7 +18,7 @@ import extra_data
 import train
 from base_model import VQAOutput
 from features import ImageStore, Inputs, to_float
-from settings import make_parser, parse_args
+from settings import make_parser, parse_args, settle
 from tools.calibrate import options_of
 from utils import UserError
 
@@ -218,11 +218,12 @@ def test_the_command_line_of_a_companion_has_the_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     parser = make_parser(ArgumentParser(add_help=False))
     for line in ([], ["--extra_data", "a b", "../c", "--extra_weight", "0.2"]):
-        args, _ = parse_args(["--freeze_encoders", *line])
+        args, _ = parse_args(["--freeze_encoders", "--gpu", "-1", *line])
         assert args.extra_data == ([tmp_path / "a b", tmp_path.parent / "c"] if line else [])
         assert vars(parse_args(options_of(args, parser))[0]) == vars(args)
     text = f"{tmp_path / 'a b'} {tmp_path.parent / 'c'}"
-    assert train.recipe_of(args)[1] == {"extra_data": text, "extra_weight": 0.2}
+    data = Namespace(organs=True, phantom=False)
+    assert settle(args, data, True) == {"extra_data": text, "extra_weight": 0.2}
 
 
 @pytest.fixture
@@ -262,7 +263,7 @@ def test_a_frozen_run_from_start_to_scores(tmp_path, fails, seen):
     again = ["--resume", "--output", run]
     run_script("train.py", *again)
     line = fails("train.py", *again, "--extra_data", others[0])
-    assert "--extra_data" in line and "can't go on with other settings" in line
+    assert "other content of --extra_data" in line
     state = torch.load(run / "last.pth", weights_only=True)
     for bad in (str(own), [3], None, ["\0"]):
         torch.save(
@@ -275,6 +276,7 @@ def test_a_frozen_run_from_start_to_scores(tmp_path, fails, seen):
     kept = path.read_text()
     path.write_text(kept.replace("mri - t1", "mri"))
     assert "other content of --extra_data" in fails("train.py", *again)
+    path.write_text(kept)
     for folder in others:
         folder.rename(folder.with_name(f"{folder.name} moved"))
     run_script("test.py", "--input", run, "--output", tmp_path / "out", "--gpu", -1)
@@ -283,6 +285,9 @@ def test_a_frozen_run_from_start_to_scores(tmp_path, fails, seen):
     assert results["changed"]["extra_data"] == " ".join(map(str, others))
     assert str(others[0]) in (tmp_path / "out" / "report.html").read_text()
     assert "no such folder" in fails("train.py", *again)
+    moved = [folder.with_name(f"{folder.name} moved") for folder in others]
+    assert "other content" in fails("train.py", *again, "--extra_data", *reversed(moved))
+    run_script("train.py", *again, "--extra_data", *moved)
 
 
 @pytest.mark.parametrize("options", [["--question_only"], ["--no-freeze_encoders"]])

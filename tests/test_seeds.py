@@ -1,6 +1,7 @@
 """tools/seeds.py: the commands of each seed, signals, and mean and spread by hand."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from set_folders import own
 
 import train
 from tools import seeds
@@ -57,6 +59,21 @@ def test_seeds_are_trained_evaluated_and_summed_up(tmp_path, monkeypatch, capsys
     ]
     monkeypatch.setattr(seeds, "run_process", lambda command: 2)
     assert train.main() == 2
+
+
+def test_seeds_without_output_are_named_as_their_data_are(tmp_path, monkeypatch):
+    """A set with one split and without organs, in the unchanged recipe."""
+    outputs = []
+
+    def stand_in(command):
+        outputs.append(Path(command[-1]).name)
+        return 2
+
+    monkeypatch.setattr(seeds, "run_process", stand_in)
+    folder = own(tmp_path / "set")
+    monkeypatch.setattr(sys, "argv", ["train.py", "--seeds", "2", "--RAD_dir", str(folder)])
+    assert train.main() == 2
+    assert re.fullmatch(r"CMSA_paper_\d{8}-\d{6}_seed0", *outputs)
 
 
 CHILD = """

@@ -1,5 +1,7 @@
 """Sentence embeddings: by the optional package, and what stands where it is absent."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -35,7 +37,8 @@ def test_they_are_taken_where_they_are(there, monkeypatch):
     ):
         args, _ = settings.parse_args(options)
         assert args.sentences is wanted
-        _, changed = settings.recipe_of(args)
+        data = SimpleNamespace(organs=True, phantom=False)
+        changed = settings.settle(args, data, True)
         assert ("sentences" in changed) == (there and "--no-sentences" in options)
     asked = ["--recipe", "tuned", "--sentences"]
     if there:

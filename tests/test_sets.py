@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -152,7 +153,7 @@ def test_from_own_data_to_results(tmp_path, capfd):
     assert "NOTE: one encoder, as by --no-distmodal: the set names" in out
     assert "\nown set d (" in out and " split" not in out
     kept = json.loads((run / "run.json").read_text())
-    assert kept["settings"]["distmodal"] is False and kept["changed"]["distmodal"] is False
+    assert kept["settings"]["distmodal"] is False and "distmodal" not in kept["changed"]
     results.mkdir()
     (results / "results_all.json").write_text("{}")  # of another set
     run_script("test.py", "--input", run, "--output", results, "--gpu", -1)
@@ -185,6 +186,29 @@ def test_slake_goes_through_with_organs_and_modality(tmp_path, capfd):
         "MRI"
     }
     assert json.loads((run / "run.json").read_text())["settings"]["distmodal"] is True
+
+
+def test_a_run_goes_on_without_the_file_of_its_organ_map(tmp_path, monkeypatch, fails):
+    """Of the code of today and of before, which kept a relative path; another map is read."""
+    folder, run = slake(tmp_path / "d"), tmp_path / "run"
+    monkeypatch.chdir(tmp_path)
+    for name, organ in (("map", "CHEST"), ("same", "CHEST"), ("other", "HEAD")):
+        Path(f"{name}.json").write_text(json.dumps({"Knee": organ}))
+    options = ["--RAD_dir", folder, "--output", run, "--epochs", 1, *SMALL, "--batch_size", 2]
+    options += ["--organ_map", "map.json", "--no-distmodal", "--keep_optimizer"]
+    run_script("train.py", *options)
+    state = read_checkpoint(run / "last.pth")
+    assert state["changed"]["organ_map"] == str(tmp_path / "map.json")
+    state["settings"]["organ_map"] = "map.json"
+    torch.save(state, run / "last.pth")
+    Path("map.json").unlink()
+    monkeypatch.chdir(folder)
+    again = ["train.py", "--resume", "--output", run]
+    run_script(*again, "--epochs", 2)
+    run_script(*again, "--epochs", 3, "--organ_map", "../same.json")
+    assert "began with other data" in fails(*again, "--organ_map", "../other.json")
+    state = read_checkpoint(run / "last.pth")
+    assert state["epoch"] == 2 and state["data"]["options"] == {"organ_map": {"Knee": "CHEST"}}
 
 
 def test_a_run_on_one_set_starts_one_on_another(tmp_path, capfd, fails):

@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 
 import parallel
+from dataset_RAD import find_data
 from readers.json_files import read_json
 from scores import GROUPS
+from settings import run_name, settle
 from tools.compare import ORDER, columns, protocol_results
 from utils import HERE, VERSION, Stopped, UserError, log, stop_signals, write_json
 
@@ -67,12 +70,11 @@ def format_seeds(seeds, summary):
     return columns(rows, {0}, above)
 
 
-def train_seeds(args, name):
+def train_seeds(args):
     """`train.py --seeds`: train and evaluate each seed, then write results/<run>/seeds.json.
 
-    name: of the runs without --output. Returns the exit code of the first command that fails,
-    else 0. With --resume finished seeds stay and an interrupted one goes on. Raises UserError
-    within torchrun.
+    Returns the exit code of the first command that fails, else 0. With --resume finished seeds
+    stay and an interrupted one goes on. Raises UserError within torchrun.
     """
     if parallel.environment_number("WORLD_SIZE") > 1:
         raise UserError("--seeds trains one run after another: call it without torchrun")
@@ -80,7 +82,11 @@ def train_seeds(args, name):
     for argument in ("--seeds", "--seed", "--output"):
         own.add_argument(argument)
     _, rest = own.parse_known_args(sys.argv[1:])
-    base = args.output or HERE / "saved_models" / name
+    base = args.output
+    if not base:  # as train.py names a run
+        data = find_data(args.RAD_dir, vars(args), log=log)
+        on_cpu = (args.gpu or 0) < 0 or not torch.cuda.is_available()
+        base = HERE / "saved_models" / run_name(args, settle(args, data, on_cpu), data)
     results = HERE / "results" / base.resolve().name
     gpu = ["--gpu", args.gpu] if args.gpu is not None else []
     seeds = list(range(args.seed, args.seed + args.seeds))
