@@ -21,7 +21,7 @@ from readers.names import fold
 from readers.pretraining import LABELS
 from readers.shared_images import find_shared
 from readers.slake import read_structures
-from utils import ORGAN_CODES, SIZE, UserError
+from utils import ORGAN_CODES, SIZE, UserError, log
 
 FEWEST = 8  # training images that a label needs
 # VQA-Med's organ systems that lie within one of the three organs
@@ -77,16 +77,19 @@ def find_label_set(folders, target):
     """The LabelSet of the VQA sets in some folders, for encoders that `target` (RadData) will use.
 
     Training questions label the training images. Held out are the images of a set's validation
-    part, else of its test part. Images that `target` shows too are left out, in whatever copy,
-    unless the set is `target` itself. Raises UserError.
+    part, else of its test part. Images that `target` shows too are left out, in whatever copy; of
+    `target`'s own folder those that it validates or tests on. Raises UserError.
     """
     found, left_out, digests, places, phantom = {"train": [], "val": []}, 0, [], [], False
     for folder in folders:
         options = {"categories": "all"} if find_form(folder) == "vqa_med" else {}
         data, shared = find_other(folder, "--VQA_dir", options), set()
-        if data.folder != target.folder and data.digest != target.digest:
-            shared = find_shared(data.images_path, target.images_path)
         tested = {question.image for question in data.validation + data.test}
+        if data.folder == target.folder:  # in another language its split is another
+            names = {question.image_name for question in target.validation + target.test}
+            shared = {row for row, name in enumerate(data.image_names) if name in names} - tested
+        elif data.digest != target.digest:
+            shared = find_shared(data.images_path, target.images_path)
         trained, held = (label_images(data, q) for q in (data.train, data.validation or data.test))
         for part, images, barred in (("train", trained, tested | shared), ("val", held, shared)):
             found[part] += [(data, row, *images[row]) for row in sorted(set(images) - barred)]
@@ -98,8 +101,9 @@ def find_label_set(folders, target):
     parts = {part: _samples(images, classes) for part, images in found.items()}
     if not all(parts.values()):
         raise UserError(
-            f"--VQA_dir {' '.join(places)}: no label stands on {FEWEST} training images and on "
-            f"one held out, {left_out} images of --RAD_dir left out; name another set"
+            f"--VQA_dir {' '.join(places)}: a task needs two labels on {FEWEST} training images "
+            f"each, and one of them on a held-out image, and no task has them ({left_out} images "
+            "of --RAD_dir are left out); name another set"
         )
     targets = [image.target.tobytes() for image in parts["train"] + parts["val"]]  # masks too
     digest, where = digest_bytes(*digests, *targets), " ".join(places)
@@ -126,7 +130,7 @@ def label_images(data, questions):
         if question.organ >= 0:
             tasks["organ of the record"][ORGAN_CODES[question.organ]] = 1
     names, title = {data.image_names[row]: row for row in found}, data.name.split(",")[0]
-    for name, structures in read_structures(data.folder, names).items():
+    for name, structures in read_structures(data.folder, names, log).items():
         found[names[name]]["structures of the mask"].update(structures)
     return {
         row: (organs[row], {f"{title}: {task}": labels for task, labels in tasks.items()})

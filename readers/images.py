@@ -52,6 +52,10 @@ class PictureError(Exception):
     """A file can't be used as a picture. The message is the reason."""
 
 
+class ColourError(UserError):
+    """A mask is a colour picture, or has fractions."""
+
+
 @contextlib.contextmanager
 def open_picture(path, formats=PICTURES):
     """Give a Pillow image, not yet decoded. Any error in the block becomes a PictureError."""
@@ -267,7 +271,7 @@ def read_mask(path):
     """A mask file as uint8 (height, width); its values are classes.
 
     A colour mask with three equal channels counts as grey. Raises UserError for a file that is
-    no mask.
+    no mask, ColourError among them.
     """
     try:
         with open_picture(path, MASKS) as image:
@@ -281,7 +285,7 @@ def read_mask(path):
     if mask.ndim == 3 and mask.shape[2] >= 3 and (mask[..., :1] == mask[..., :3]).all():
         mask = mask[..., 0]
     if mask.ndim != 2 or mask.dtype.kind not in "bui":
-        raise UserError(
+        raise ColourError(
             f"{path} is a colour picture or has fractions ({mode}): a mask has one channel, and "
             "its values are classes"
         )

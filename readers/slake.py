@@ -9,7 +9,7 @@ import re
 import numpy as np
 
 from readers.data_set import DataSet, checked_parts, file_images, image_names, log_skipped
-from readers.images import read_mask
+from readers.images import ColourError, read_mask
 from readers.json_files import read_bytes
 from readers.names import find_file, find_folders, fold, listing, shown
 from readers.records import check_records, check_unique, find_json, read_lists
@@ -80,11 +80,11 @@ def read(folder, options, log):
     return DataSet(f"SLAKE, {LANGUAGES[language]}", train, val, test, names, images, sources)
 
 
-def read_structures(folder, names):
+def read_structures(folder, names, log):
     """{image's name: names of the structures in its mask}, of those `names` that have a mask.png.
 
-    A folder without mask.txt, which names a mask's values, has none. Raises UserError for a mask
-    that can't be read.
+    A folder without mask.txt, which names a mask's values, has none. Colour pictures are left out
+    and counted in the log: their values name nothing. Raises UserError for a damaged mask.
     """
     path = find_file(folder, MASK_NAMES)
     if path is None:
@@ -92,13 +92,19 @@ def read_structures(folder, names):
     lines = read_bytes(path).decode("utf-8", "replace").splitlines()
     pairs = [match for line in lines if (match := VALUE.fullmatch(line))]
     values = {int(match[1]): fold(match[2].strip()) for match in pairs}
-    found, places = {}, find_folders(folder, IMAGES)
+    found, coloured, places = {}, 0, find_folders(folder, IMAGES)
     for name in names:
         for place in places:
             mask = (place / name).with_name("mask.png")
             if mask.is_file():
-                shown = np.unique(read_mask(mask)).tolist()
+                try:
+                    shown = np.unique(read_mask(mask)).tolist()
+                except ColourError:
+                    coloured += 1
+                    continue
                 found[name] = [values[value] for value in shown if value in values]
+    if coloured:
+        log(f"NOTE: {folder}: masks left out for being colour pictures: {coloured}")
     return found
 
 

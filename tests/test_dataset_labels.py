@@ -6,12 +6,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from helpers import prepare
+from helpers import prepare, quiet
 from PIL import Image
 from pretraining_runs import SMALL, call
 from set_folders import own, slake, slake_record, vqa_med
 
 import dataset_labels as labels
+import dataset_RAD as rad
 import pretrain
 import train
 from readers.checkpoints import read_checkpoint
@@ -22,7 +23,7 @@ from utils import UserError
 pytestmark = pytest.mark.usefixtures("no_real_folders")
 
 
-def test_answers_fields_and_masks_are_labels(tmp_path):
+def test_answers_fields_and_masks_are_labels(tmp_path, capsys):
     train_part = [
         slake_record(1, 1),
         slake_record(2, 1, question="Is it so?", answer="Yes", answer_type="CLOSED"),
@@ -36,8 +37,11 @@ def test_answers_fields_and_masks_are_labels(tmp_path):
     mask = np.zeros((9, 8), np.uint8)
     mask[0, 0], mask[1, :3], mask[2, 2] = 70, 155, 9  # 9 has no name
     Image.fromarray(mask).save(folder / "imgs" / "xmlab2" / "mask.png")
+    # the official set has masks laid over the picture in colour, whose values name nothing
+    Image.fromarray(np.stack([mask, mask, 0 * mask], 2)).save(folder / "imgs/xmlab1/mask.png")
     data = prepare(folder)
     found = labels.label_images(data, data.train)
+    assert "masks left out for being colour pictures: 1\n" in capsys.readouterr().out
     first, second = (data.image_names.index(f"xmlab{n}/source.jpg") for n in (1, 2))
     record = {"modality of the record": {"mri": 1}}
     tasks = {"MODALITY": {"mri": 1}, "organ of the record": {"ABD": 1}} | record
@@ -45,6 +49,9 @@ def test_answers_fields_and_masks_are_labels(tmp_path):
     tasks = {"ORGAN": {"liver": 2}, "organ of the record": {"CHEST": 1}} | record
     tasks["structures of the mask"] = {"liver": 1, "right kidney": 1}
     assert found[second] == (2, {f"SLAKE: {task}": Counter(of) for task, of in tasks.items()})
+    (folder / "imgs" / "xmlab1" / "mask.png").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="xmlab1/mask.png can't be used as a mask"):
+        labels.label_images(data, data.train)
 
 
 def test_rare_answers_count_by_their_words():
@@ -94,12 +101,20 @@ def test_tested_images_are_never_learnt(tmp_path, monkeypatch):
     """Of the set in use itself all training images serve that no tested question shows."""
     monkeypatch.setattr(labels, "FEWEST", 1)
     asked = [slake_record(1, 1, answer="CT"), slake_record(2, 2), slake_record(3, 6)]
+    asked.append(slake_record(4, 2, answer="CT"))
     data = prepare(slake(tmp_path / "d", train=asked, val=[slake_record(5, 4)]))
     found = labels.find_label_set([data.folder], data)
     names = [data.image_names[sample.image] for sample in found.train]
     assert names == ["xmlab1/source.jpg", "xmlab2/source.jpg"]  # 6 is a test image
     assert [data.image_names[sample.image] for sample in found.val] == ["xmlab4/source.jpg"]
-    with pytest.raises(UserError, match="no label stands on 9 training images"):
+    # the same folder in Chinese is another split of the same images: 1 is tested, 4 is trained on
+    chinese = [slake_record(3, 2, q_lang="zh"), slake_record(9, 4, q_lang="zh")]
+    slake(data.folder, train=asked + chinese, val=[slake_record(5, 4)])
+    other = rad.prepare(data.folder, {"language": "zh"}, log=quiet)
+    found = labels.find_label_set([data.folder], other)
+    assert [data.image_names[sample.image] for sample in found.train] == ["xmlab2/source.jpg"]
+    assert len(found.val) == 1 and found.left_out == 1
+    with pytest.raises(UserError, match="two labels on 9 training images each"):
         monkeypatch.setattr(labels, "FEWEST", 9)
         labels.find_label_set([data.folder], data)
 
