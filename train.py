@@ -37,7 +37,7 @@ def new_model(args, data, frozen):
     names = (*weights.MTPT_FILES, weights.ONE_ENCODER)
     named = {name: path for name in names if (path := getattr(args, name))}
     folder = HERE / "saved_models" / "MTPT" if args.mtpt else None
-    parts = weights.find_parts(named, folder, data.phantom)
+    parts = weights.find_parts(named, folder, data.phantom, data.digest)
     encoder, start, description = weights.choose_encoders(
         parts, args.encoder, named, args.distmodal, args.random_encoders, args.recipe == "tuned"
     )

@@ -99,11 +99,12 @@ def load_part_file(path):
     return {"encoder": "resnet34", "adapter": None, "phantom": False, "state": state}
 
 
-def find_parts(named, folder, phantom):
+def find_parts(named, folder, phantom, digest=None):
     """{argument: part} of the MTPT files: those `named`, else those in `folder` (or None).
 
     named: {argument: path or None}, ONE_ENCODER among them. Files in `folder` that come from
-    phantom images are ignored on real data (`phantom` False). Raises UserError.
+    phantom images are ignored on real data (`phantom` False). digest: of the run's data; the log
+    notes an encoder of --VQA_dir that was made for others. Raises UserError.
     """
     paths = {}
     for argument, file in {**MTPT_FILES, ONE_ENCODER: None}.items():
@@ -124,6 +125,14 @@ def find_parts(named, folder, phantom):
         log(
             f"{folder} was pre-trained {phantom_note([parts[a] for a in ignored])}: not used on "
             f"real data ({arguments} would)"
+        )
+    one = parts.get(ONE_ENCODER, {})
+    data, made = (one[k] if isinstance(one.get(k), dict) else {} for k in ("data", "questions"))
+    if data.get("task") == "labels" and digest not in (None, made.get("digest")):
+        log(
+            f"NOTE: --{ONE_ENCODER} {one['path']} was made for other data ({made.get('folder')}): "
+            "it may know this run's test images with their answers; pretrain.py --RAD_dir leaves "
+            "them out"
         )
     return {argument: part for argument, part in parts.items() if argument not in ignored}
 

@@ -196,6 +196,18 @@ def test_encoders_without_mtpt_files(imagenet):
     assert weights.choose_encoders({}, "auto", {}, random=True)[:2] == ("resnet34", None)
 
 
+def test_an_encoder_that_was_made_for_other_data_is_noted(tmp_path, capsys):
+    about = {"data": {"task": "labels"}, "questions": {"digest": "1", "folder": "/other"}}
+    named = {weights.ONE_ENCODER: save_part(tmp_path / "vqa.pth", **about)}
+    weights.find_parts(named, None, False, "1")
+    assert capsys.readouterr().out == ""
+    weights.find_parts(named, None, False, "2")
+    assert "vqa.pth was made for other data (/other): it may" in capsys.readouterr().out
+    save_part(tmp_path / "vqa.pth", **about | {"data": {"task": "classification"}})
+    weights.find_parts(named, None, False, "2")
+    assert capsys.readouterr().out == ""
+
+
 def test_files_of_two_encoders_are_not_mixed(tmp_path, imagenet, capsys):
     imagenet["resnet34"] = {"a": 1}
     for file, encoder in zip(weights.MTPT_FILES.values(), ("resnet34", "efficientnet_lite0") * 2):
