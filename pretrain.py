@@ -83,7 +83,8 @@ def parse_args(arguments=None, earlier=None):
     text = "VQA-RAD or another set, whose questions are used (None: as in train.py)"
     add("--RAD_dir", "--data_dir", type=Path, help=text)
     add_options(add)
-    text = "VQA sets whose answers label their images: one encoder, vqa.pth, in place of organ sets"
+    text = "VQA sets, in English and of all categories, whose answers label their images: one "
+    text += "encoder, vqa.pth, in place of organ sets"
     add("--VQA_dir", type=Path, nargs="+", help=text)
     add = parser.add_argument_group("model").add_argument
     add("--encoder", choices=["auto", *CHANNELS], default="auto", help="auto: the paper's "
@@ -375,16 +376,15 @@ def main():
     utils.check_writable(args.output, "--output")
     utils.check_writable(results_dir, "--results")
     organ_results.read_results(results_dir)
-    if not args.VQA_dir:
-        with parallel.first_alone():
-            sets = find_organ_sets(args.MTPT_dir, organs)
     with parallel.first_alone():
+        sets = None if args.VQA_dir else find_organ_sets(args.MTPT_dir, organs)
         data = find_data(args.RAD_dir, vars(args), log=log)
+    if not data.organs and (args.compatibility or not args.VQA_dir):
+        way = "; --no-compatibility needs no organs" * bool(args.VQA_dir)
+        raise UserError(f"--RAD_dir {data.folder} can't serve pre-training: {NO_ORGANS}{way}")
     if args.VQA_dir:
         with parallel.first_alone():
             sets = {LABELS: find_label_set(args.VQA_dir, data)}
-    if not data.organs and (args.compatibility or not args.VQA_dir):
-        raise UserError(f"--RAD_dir {data.folder} can't serve pre-training: {NO_ORGANS}")
     start_of = functools.cache(imagenet_start)
     for name in trained:
         pretrain_organ(sets[name], data, args, device, results_dir, start_of)
@@ -392,7 +392,8 @@ def main():
         pretrain_image_type(sets, data, args, device, results_dir)
     parallel.end()
     log(f"done: weights in {args.output}, results in {results_dir}")
-    log(organ_results.next_step(args.output, trained or organs))
+    named = {"RAD_dir": args.RAD_dir} | data.options | {"organ_map": args.organ_map}
+    log(organ_results.next_step(args.output, trained or organs, named))
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ CHOICES = {  # options of the command line, their values, the usual one first, a
 def add_options(add):
     """The arguments of a command line that choose among a set's records. add: a parser's method."""
     for name, (values, _) in CHOICES.items():
-        add(f"--{name}", choices=values, default=values[0], help="of the sets that have it")
-    add("--organ_map", type=Path, help="JSON file: names of organs to ABD, HEAD or CHEST")
+        add(f"--{name}", choices=values, default=values[0], help="of --RAD_dir's records alone")
+    add("--organ_map", type=Path, help="JSON file: organs of --RAD_dir to ABD, HEAD or CHEST")
 
 
 def read_set(folder, options, log):

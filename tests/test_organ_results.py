@@ -151,3 +151,8 @@ def test_what_to_do_next(tmp_path, monkeypatch):
     named = {name: getattr(args, name) for name in MTPT_FILES}
     organs = {name: other / file for name, file in list(MTPT_FILES.items())[:3]}
     assert named == organs | {"modal_classifier_path": None}
+    # an encoder of VQA sets goes with the data that it was made for
+    chosen = {"RAD_dir": other, "language": "zh", "organ_map": None}
+    args, _ = train.parse_args(shlex.split(organ_results.next_step(other, ["vqa"], chosen))[2:])
+    assert (args.encoder_path, args.RAD_dir) == (other / "vqa.pth", other)
+    assert (args.language, args.organ_map) == ("zh", None)

@@ -108,6 +108,11 @@ def test_questions_of_another_set(organ_sets, tmp_path, monkeypatch):
     options = ["--MTPT_dir", organ_sets, "--output", tmp_path / "w", "--results", tmp_path / "r"]
     with pytest.raises(UserError, match="own can't serve pre-training: .*--organ_map"):
         call(*options, "--gpu", -1, "--RAD_dir", own(tmp_path / "own", 10, 5))
+    # said before the labels are sought
+    options += ["--RAD_dir", tmp_path / "own", "--VQA_dir", tmp_path / "none"]
+    with pytest.raises(UserError, match="can't serve pre-training: .*--no-compatibility"):
+        call(*options, "--gpu", -1)
+    options = options[:-4]
     seen = {}
     monkeypatch.setattr(pretrain, "find_data", lambda folder, options, **_: seen.update(options))
     with pytest.raises(AttributeError):  # no data

@@ -228,11 +228,15 @@ def _percent(share):
     return f"{100 * share:.1f}%"
 
 
-def next_step(output, organs=ORGAN_ENCODERS):
-    """The next step after a run of `organs`: one sentence."""
+def next_step(output, organs=ORGAN_ENCODERS, data=None):
+    """The next step after a run of `organs`: one sentence.
+
+    data: {argument: value or None} that name the data for which an encoder of --VQA_dir was made.
+    """
     if set(organs) - set(ORGAN_ENCODERS):
-        file = output.resolve() / f"{organs[0]}.pth"
-        return f"Next: {HERE / 'train.sh'} --encoder_path {shlex.quote(str(file))}"
+        named = (data or {}) | {"encoder_path": output.resolve() / f"{organs[0]}.pth"}
+        named = [f"--{name} {shlex.quote(str(value))}" for name, value in named.items() if value]
+        return f"Next: {' '.join([str(HERE / 'train.sh'), *named])}"
     if missing := [name for name in ORGAN_ENCODERS if not (output / f"{name}.pth").exists()]:
         return (
             "train.sh takes the encoders of all three organs or none, and "
