@@ -87,21 +87,34 @@ class RetrievalPrior(nn.Module):
             self.register_buffer(name, torch.zeros(shape))
         for name, shape in {"known_words": (wordings, words), "pairs": (2, questions)}.items():
             self.register_buffer(name, torch.zeros(shape, dtype=torch.int64))
+        for name in ("known_counts", "known_vectors"):
+            self.register_buffer(name, None, persistent=False)
+        self.register_load_state_dict_post_hook(RetrievalPrior.remember)
 
-    def read(self, questions):
-        """Token ids (B, T) -> unit vectors of weighted counts (B, ntoken + 1), of vectors (B, dim).
+    def remember(self, *_):
+        """Keep what `read` finds of the training questions; after solving and loading."""
+        self.known_counts, self.known_vectors = self.read(self.known_words)
 
-        A vector of zeros stays zero.
-        """
+    def count(self, questions):
+        """Token ids (B, T) -> how often each word occurs, times its rarity: (B, ntoken + 1)."""
         counts = questions.new_zeros((questions.shape[0], len(self.idf)), dtype=self.idf.dtype)
         counts = counts.scatter_add(1, questions, torch.ones_like(questions, dtype=counts.dtype))
-        weighted = counts * self.idf
-        return F.normalize(weighted), F.normalize(weighted @ self.table)
+        return counts * self.idf
+
+    def read(self, questions):
+        """Token ids (B, T) -> unit vectors of counts (B, ntoken + 1), of word vectors (B, dim).
+
+        A vector of zeros stays zero. Counts are None where their kernel has no share.
+        """
+        counts = self.count(questions)
+        vectors = F.normalize(counts @ self.table)
+        return F.normalize(counts) if self.kernels[0][0] else None, vectors
 
     def compare_words(self, questions):
         """Kernel values (B, wordings) of token ids (B, T) and the training questions."""
         kernel = 0.0
-        parts = zip(self.read(questions), self.read(self.known_words), self.kernels)
+        known = self.known_counts, self.known_vectors
+        parts = zip(self.read(questions), known, self.kernels)
         for asked, known, (share, width) in parts:
             if share:
                 kernel = kernel + share * _gaussian(asked, known, width)
@@ -144,12 +157,12 @@ def _gaussian(first, second, width):
 
 
 @torch.no_grad()
-def fit_prior(questions, cells, table, num_answers, embed=None):
+def fit_prior(questions, cells, ntoken, num_answers, table=None, embed=None):
     """(RetrievalPrior of some training questions, its arguments).
 
     cells: {row of an image: its mean cell (channels,)}, or None to compare no images. table:
-    (ntoken, dim) word vectors. embed(texts) gives sentence embeddings (texts, dim): with it the
-    word vectors are those whose weighted sums come closest to the embeddings of the training
+    (ntoken, dim) word vectors, or else embed(texts) gives sentence embeddings (texts, dim). Then
+    the word vectors are those whose weighted sums come closest to the embeddings of the training
     questions, by ridge regression. Of more than MOST questions a random part counts, the same
     each time.
     """
@@ -163,7 +176,7 @@ def fit_prior(questions, cells, table, num_answers, embed=None):
     rows = {row: i for i, row in enumerate(sorted({q.image for q in questions}))}
     seen = torch.stack([cells[row] for row in rows]) if cells else torch.zeros(0, 1)
     word_dim = table.shape[1] if learnt is None else learnt.shape[1]
-    sizes = {"ntoken": len(table), "num_answers": num_answers, "word_dim": word_dim}
+    sizes = {"ntoken": ntoken, "num_answers": num_answers, "word_dim": word_dim}
     sizes |= {"channels": seen.shape[1], "wordings": len(wordings)}
     sizes |= {"words": len(questions[0].tokens), "images": len(seen), "questions": len(questions)}
     sizes["sentences"] = bool(embed)
@@ -172,14 +185,15 @@ def fit_prior(questions, cells, table, num_answers, embed=None):
     places = [[wordings[q.tokens] for q in questions], [rows[q.image] for q in questions]]
     prior.pairs.copy_(torch.tensor(places))
     found = _count_questions(questions)
-    rarity = [math.log(len(questions) / (1 + found[token])) for token in range(len(table))]
+    rarity = [math.log(len(questions) / (1 + found[token])) for token in range(ntoken)]
     prior.idf[:-1] = torch.tensor(rarity).clamp_min(0)
     if learnt is None:
         prior.table[:-1] = torch.as_tensor(table)
     else:
-        bags, _ = prior.read(prior.known_words)  # (wordings, ntoken + 1)
+        bags = F.normalize(prior.count(prior.known_words))  # (wordings, ntoken + 1)
         gram = bags.T @ bags + SENTENCE_RIDGE * torch.eye(bags.shape[1])
         prior.table.copy_(torch.linalg.solve(gram, bags.T @ learnt))
+    prior.remember()
     if cells:
         prior.center.copy_(seen.mean(0))
         prior.known_images.copy_(F.normalize(seen - prior.center))

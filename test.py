@@ -114,9 +114,9 @@ def main():
     rows = prediction_rows(data.test, probabilities, data, settings["split"], training)
     calibrate.add_uncalibrated(rows, probabilities, model)
     add_equivalent(rows)
-    seconds = None  # a model without images or questions is a baseline itself
+    taken = None  # a model without images or questions is a baseline itself
     if not any(only.values()):
-        seconds = add_baselines(rows, data, training, model, inputs, answer, rule)
+        taken = add_baselines(rows, data, training, model, inputs, answer, rule)
 
     about = {"version": VERSION, "model": model.fusion, "recipe": settings["recipe"]}
     about |= {"changed": kept.get("changed", {}) if kept else {}, "split": settings["split"]}
@@ -132,8 +132,8 @@ def main():
         results[title] = table(scored) | about | {"protocol": title}
         results[title] |= {"interval95_percent": intervals(scored), "groups": breakdown(scored)}
         results[title]["equivalent"] = equivalent_scores(scored) | {"table": LENGTH}
-        if seconds is not None:
-            results[title]["retrieval"] = retrieval_scores(scored, seconds)
+        if taken:
+            results[title]["retrieval"] = retrieval_scores(scored, taken)
         results[title]["calibration"] = calibrate.errors(scored, model.temperature)
         utils.write_json(output / file, results[title])
     utils.write_json(output / "predictions.json", rows)

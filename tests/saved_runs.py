@@ -46,7 +46,7 @@ def small_model(words, answers, prior=False, **arguments):
         ]
         cells = dict(enumerate(torch.randn(9, 1280)))
         part, made_with["prior_arguments"] = fit_prior(
-            training, cells, np.eye(words, 8, dtype=np.float32), answers
+            training, cells, words, answers, np.eye(words, 8, dtype=np.float32)
         )
         model = WithPrior(model, part).eval()
     return model, made_with

