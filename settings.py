@@ -192,6 +192,7 @@ def settle(args, data, on_cpu, kept=None):
     usual = vars(make_parser(argparse.ArgumentParser(add_help=False)).parse_args([]))
     usual |= RECIPES[args.recipe] | {"distmodal": data.organs}
     usual["sentences"] = args.prior and sentences.installed()
+    usual["form_rule"] = usual["form_rule"] and not args.image_only
     usual["freeze_encoders"] = usual["freeze_encoders"] or on_cpu
     if args.freeze_encoders is None:
         args.freeze_encoders = on_cpu

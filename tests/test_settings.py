@@ -37,6 +37,7 @@ def test_a_recipe_is_a_set_of_defaults():
     differ = [settle(one, RAD, True) for one in (paper, tuned, own)]
     assert differ == [{}, {}, {"loss": "ce", "val_fraction": 0.2}]
     assert changed("--lr", "0.1", "--no-distmodal") == {"lr": 0.1, "distmodal": False}
+    assert changed("--recipe", "tuned", "--image_only") == {}  # the form rule reads questions
     names = [run_name(*one, RAD) for one in zip((paper, tuned, own), differ)]
     prefixes = ("CMSA_paper_official_", "CMSA_tuned_official_", "CMSA_paper-changed_official_")
     assert all(name.startswith(prefix) for name, prefix in zip(names, prefixes))

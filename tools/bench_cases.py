@@ -98,7 +98,7 @@ def real_sizes(folder):
     """A stand-in for RadData, with as many words and answers as the real training split."""
     words = [f"word{number}" for number in range(WORDS)]
     sizes = {"ntoken": WORDS, "num_answers": ANSWERS, "dictionary": words}
-    return SimpleNamespace(**sizes, folder=folder, prepared=folder, phantom=True)
+    return SimpleNamespace(**sizes, digest="", folder=folder, prepared=folder, phantom=True)
 
 
 def make_model(args, frozen, data, recipe="paper"):

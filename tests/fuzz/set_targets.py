@@ -41,7 +41,7 @@ STRUCTURE_FILES |= {f"imgs/xmlab{i}/mask.png": png([[0, 70], [155, i]]) for i in
 def run_structures(folder):
     """The masks' structures; each image has a list of names, or none."""
     names = [record["img_name"] for record in SLAKE]
-    for name, structures in read_structures(folder, names).items():
+    for name, structures in read_structures(folder, names, lambda _: None).items():
         if name not in names or not all(isinstance(one, str) for one in structures):
             raise TypeError(f"{name} has {structures}")
 
