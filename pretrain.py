@@ -19,13 +19,7 @@ import parallel
 import utils
 from base_model import CHANNELS
 from dataset_labels import find_label_set
-from dataset_MTPT import (
-    Loader,
-    compatibility_entries,
-    find_organ_sets,
-    in_order,
-    to_device,
-)
+from dataset_MTPT import Loader, compatibility_entries, find_organ_sets, in_order, to_device
 from dataset_RAD import NO_ORGANS, find_data
 from decoders import PretrainingModel, pretraining_loss
 from engine import Trainer, batches
@@ -44,6 +38,7 @@ from readers.pretraining import LABELS
 from readers.sets import add_options
 from readers.vectors import EMBEDDING_DIMS, find_embedding
 from readers.weights import imagenet_start
+from settings import USAGE
 from tools import organ_results
 from utils import HERE, ORGAN_ENCODERS, VERSION, UserError, log
 
@@ -60,7 +55,8 @@ def parse_args(arguments=None, earlier=None):
 
     earlier: (settings, file) of a run that goes on; with --resume of the newest in --output.
     """
-    first = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    options = {"allow_abbrev": False, "usage": USAGE}
+    first = argparse.ArgumentParser(add_help=False, **options)
     add = first.add_argument
     add("--resume", action="store_true", help="go on with the runs in --output; finished ones stay")
     folder = HERE / "saved_models" / "MTPT"
@@ -75,7 +71,7 @@ def parse_args(arguments=None, earlier=None):
         description=__doc__.splitlines()[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         parents=[first],
-        allow_abbrev=False,
+        **options,
     )
     flag = argparse.BooleanOptionalAction
     add = parser.add_argument_group("data").add_argument

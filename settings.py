@@ -31,6 +31,7 @@ RECIPES = {
     recipe: {name: values[column] for name, values in DEFAULTS.items()}
     for column, recipe in enumerate(("paper", "tuned"))
 }
+USAGE = "%(prog)s [options], which --help lists"  # all of them would hide an error's line
 EPOCHS = {"real": {"steps": 30, "cosine": 15}, "phantom": {"steps": 4, "cosine": 12}}  # frozen
 # arguments that are no changes of a recipe
 APART = {"output", "resume", "gpu", "seeds", "save_every", "compile", "RAD_dir", "calibrate"}
@@ -43,7 +44,7 @@ def parse_args(arguments=None, description=None):
 
     A setting is the command line's, else the resumed run's, else the recipe's.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, usage=USAGE)
     add = first.add_argument
     add("--recipe", choices=list(RECIPES), default="paper", help="the set of defaults")
     add("--resume", action="store_true", help="go on with the run in --output, as it began")
@@ -103,7 +104,7 @@ def make_parser(first, description=None):
     """All arguments, those of the parser `first` included."""
     style, flag = argparse.ArgumentDefaultsHelpFormatter, argparse.BooleanOptionalAction
     options = {"description": description, "formatter_class": style}
-    parser = argparse.ArgumentParser(parents=[first], allow_abbrev=False, **options)
+    parser = argparse.ArgumentParser(parents=[first], allow_abbrev=False, usage=USAGE, **options)
     add = parser.add_argument_group("data").add_argument
     add("--RAD_dir", "--data_dir", type=Path, help="VQA-RAD, SLAKE, VQA-Med, PathVQA or own")
     add_options(add)

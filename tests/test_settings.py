@@ -105,3 +105,11 @@ def test_a_setting_that_needs_another_is_refused_where_it_is_named(monkeypatch):
     ):
         with pytest.raises(UserError, match=wanted):
             settings(*line.split())
+
+
+@pytest.mark.parametrize("wrong", [("--epochs", "one"), ("--recipe", "tune"), ("--modle", "BAN")])
+def test_a_wrong_argument_gives_no_list_of_all(wrong, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse_args(list(wrong))
+    lines = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 2 and len(lines) == 2 and wrong[0] in lines[1]

@@ -53,7 +53,8 @@ def fit_temperature(probabilities, right, softmax):
 def enough(questions):
     """True where these validation questions can give a temperature; else a line says why not."""
     if len(questions) < FEWEST:
-        log(f"not calibrated: {len(questions)} validation questions, at least {FEWEST} are wanted")
+        have = f"{len(questions)} validation questions for it"
+        log(f"not calibrated: {have}, at least {FEWEST} are wanted")
     return len(questions) >= FEWEST
 
 
