@@ -26,6 +26,7 @@ from text_rules import allowed_answers, encode, tokenize
 from utils import (
     HERE,
     ORGAN_TITLES,
+    PHANTOM_SET,
     UserError,
     check_writable,
     choose_device,
@@ -243,7 +244,7 @@ def find_warnings(kept, asked, ranked, types):
     ranked: [answer, probability] pairs, the best first; types: {image type: probability} or None.
     """
     notes = []
-    if kept["data"]["name"] == "phantom set":
+    if kept["data"]["name"] == PHANTOM_SET:
         notes.append(
             "this model was trained on the PHANTOM SET, drawings with made-up questions: its "
             "answers say nothing about radiology"

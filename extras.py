@@ -113,9 +113,8 @@ class RetrievalPrior(nn.Module):
     def compare_words(self, questions):
         """Kernel values (B, wordings) of token ids (B, T) and the training questions."""
         kernel = 0.0
-        known = self.known_counts, self.known_vectors
-        parts = zip(self.read(questions), known, self.kernels)
-        for asked, known, (share, width) in parts:
+        learnt = self.known_counts, self.known_vectors
+        for asked, known, (share, width) in zip(self.read(questions), learnt, self.kernels):
             if share:
                 kernel = kernel + share * _gaussian(asked, known, width)
         return kernel

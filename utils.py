@@ -27,6 +27,7 @@ SIZE = 224  # pixels: side of the images that models see
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, of RGB in [0, 1]
 MAX_PIXELS = 80_000_000  # of one picture: a small file can hold one that fills the memory
 PHANTOM_MARK = "PHANTOM.txt"  # a folder with this file holds drawings, whatever its JSON says
+PHANTOM_SET = "phantom set"  # name of such a data set
 LISTED = 20  # names in an error message before "and N more"
 
 

@@ -9,7 +9,7 @@ from readers.data_set import DataSet, file_images, image_names
 from readers.json_files import read_json
 from readers.names import fold, shown
 from readers.records import ARCHIVE_PICKLES, ORGAN_NAMES, read_records
-from utils import ORGAN_CODES, PHANTOM_MARK, UserError
+from utils import ORGAN_CODES, PHANTOM_MARK, PHANTOM_SET, UserError
 
 NAMES = {
     "public": "VQA-RAD, public release",
@@ -68,7 +68,7 @@ def _read_rad(folder, kind, options):
         sources += files
     title = NAMES[kind] if any(r["phrase_type"] for r in train) else f"own set {folder.name}"
     if (folder / PHANTOM_MARK).is_file():
-        title = "phantom set"
+        title = PHANTOM_SET
     return DataSet(title, train, val, test, names, images, sources, *words)
 
 

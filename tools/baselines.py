@@ -51,13 +51,13 @@ def retrieve(data, training, cells, size=64):
     embeddings where these are installed and work.
     """
     began, sizes = time.perf_counter(), (data.ntoken, data.num_answers)
-    prior = None
-    if sentences.installed():
+    by_sentences = sentences.installed()
+    if by_sentences:
         try:
             prior, _ = fit_prior(training, cells, *sizes, embed=sentences.embed)
         except UserError as error:  # predictions are made by now
             log(f"NOTE: retrieval compares words: {error}")
-    by_sentences = prior is not None
+            by_sentences = False
     if not by_sentences:
         prior, _ = fit_prior(training, cells, *sizes, table_or_zeros(data, "glove"))
     parts = [data.test[start : start + size] for start in range(0, len(data.test), size)]

@@ -29,7 +29,7 @@ from tools.equivalent import LENGTH, equal_pairs
 from tools.maps import OCCLUSION
 from tools.report_charts import calibration_chart, training_charts
 from tools.report_gallery import choose_gallery, make_cards
-from utils import HERE, UserError, atomic_path, log, optional, run_main
+from utils import HERE, PHANTOM_SET, UserError, atomic_path, log, optional, run_main
 
 BLANK_RUNS = {  # runs that were trained without one input; `neighbours` finds them
     "question_only": "This run saw blank images.",
@@ -88,7 +88,7 @@ def make_report(folder, data=None, model=None, inputs=None, rad_dir=None, rows=N
         "epochs": part_of(run, "settings").get("epochs"),
         "softmax": model.softmax if model else part_of(run, "model_arguments").get("softmax"),
         "when": {"Trained": told(run, "began"), "Evaluated": told(results, "evaluated")},
-        "phantom": results["data"]["name"] == "phantom set",
+        "phantom": results["data"]["name"] == PHANTOM_SET,
         "total": len(rows),
         "scores": tables.score_rows(rows, baselines),
         "tables": tables.group_tables(rows, baselines),
