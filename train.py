@@ -108,6 +108,9 @@ def old_model(args, kept, path, data, frozen):
         checkpoints.load_part(model, kept["model"], str(path))
         return model, arguments, kept["start"]
     # words, answers, loss and dropout are this run's, all other things the checkpoint's
+    if kept["settings"].get("distmodal") and not data.organs:
+        lack = "an encoder for each of three organs, which this set lacks"
+        raise UserError(f"{path} has {lack}: name a run with --no-distmodal")
     checkpoints.check_same(args, kept["settings"], MODEL, path)
     encoder, word_dim = (arguments["model_arguments"][key] for key in ("encoder", "word_dim"))
     starts = (*weights.MTPT_FILES, weights.ONE_ENCODER, "vqa_init", "random_encoders")

@@ -213,7 +213,7 @@ def check_same(args, settings, names, where):
     names = set(names) - ({"precision"} if settings.get("precision") == "auto" else set())
     if differ := [name for name in sorted(names) if now.get(name) != settings.get(name)]:
         listed = ", ".join(f"--{n} {settings.get(n)} (then) and {now.get(n)} (now)" for n in differ)
-        raise UserError(f"{where} can't go on with other settings: {listed}")
+        raise UserError(f"{where} can't go on with other settings: {listed}; give the former")
 
 
 def find_checkpoint(path, epoch, runs):

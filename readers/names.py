@@ -32,9 +32,12 @@ def slashed(name, folder=None):
 
 
 def listing(folder):
-    """The sorted names in a folder. A folder that can't be read has none."""
+    """The sorted names in a folder. A folder that can't be read has none.
+
+    The "._" files that macOS puts beside others are left out.
+    """
     with contextlib.suppress(OSError):
-        return sorted(os.listdir(folder))
+        return sorted(name for name in os.listdir(folder) if name[:2] != "._")
     return []
 
 

@@ -7,6 +7,7 @@ import re
 import tempfile
 from pathlib import Path, PurePosixPath
 
+from readers import slake
 from readers.data_set import PARTS, DataSet, checked_parts, file_images, image_names, log_skipped
 from readers.digests import digest_bytes
 from readers.image_names import ImageFiles
@@ -46,7 +47,7 @@ def read(folder, options, log):
     for path in _files(folder):
         mark = re.search("|".join(MARKS), path.name.lower())
         if not mark:
-            raise UserError(f"{path}: train, validation or test is wanted in its name")
+            raise UserError(f"{path}: train, validation or test is wanted in its name: rename it")
         parts[MARKS[mark[0]]].append(path)
     language = options.get("language", "en")
     lists = {path: _records(path, pictures, language) for paths in parts.values() for path in paths}
@@ -55,19 +56,20 @@ def read(folder, options, log):
     for record in everything:
         if pictures.names and record["image_name"] not in pictures.taken:
             record["image_name"] = None  # the only ones without a picture in the file
-    checked = dict(zip(lists, check_records(lists, OPTIONAL, options, {}, skipped)))
+    checked = dict(zip(lists, check_records(lists, OPTIONAL, options, slake.ORGAN_MAP, skipped)))
     check_unique(sum(checked.values(), []), folder)
     parts = {part: sum((checked[path] for path in paths), []) for part, paths in parts.items()}
-    train, val, test = checked_parts(folder, parts)
+    where = f"{folder} (questions in {slake.LANGUAGES[language]})"
+    train, val, test = checked_parts(where, parts)
     log_skipped(skipped, log)
     title, names = f"{folder.name} (parquet)", image_names(train, val, test)
     if not pictures.names:
-        images, files = file_images(folder, names)
+        images, files = file_images(folder, names, find_folders(folder, slake.IMAGES))
         return DataSet(title, train, val, test, names, images, [*lists, *files])
     wanted = set(names)
     names = [name for name in pictures.names.values() if name in wanted]
     files = ImageFiles(dict.fromkeys(names), {}, f"{folder}; get the files again")
-    images = read_images(files, _opened(list(lists), pictures.names, wanted))
+    images = read_images(files, _opened(list(lists), pictures.names, wanted, language))
     return DataSet(title, train, val, test, names, images, list(lists))
 
 
@@ -98,14 +100,15 @@ def _content(value):
         data, path = value.get("bytes"), value.get("path")
     else:
         data, path = value, value
-    data = data if isinstance(data, bytes) else None
+    data = data if isinstance(data, bytes) and data else None
     return data, path if isinstance(path, str) else None
 
 
-def _rows(path, fields=None):
-    """Yield the rows of a file, {field: value}, with the columns of some fields, or of all known.
+def _rows(path, language, fields=None):
+    """Yield the rows of a file in one language, {field: value}, with some fields or all known.
 
-    Raises UserError for a file that can't be read, or lacks a column that is needed.
+    A row without q_lang is in English. Raises UserError for a file that can't be read, or lacks a
+    column that is needed.
     """
     parquet = optional("pyarrow.parquet")
     try:
@@ -113,10 +116,12 @@ def _rows(path, fields=None):
             raise UserError(f"{path} is not a file")
         file = parquet.ParquetFile(path)
         columns = _columns(path, file.schema_arrow.names)
-        columns = {field: columns[field] for field in fields or columns}
+        columns = {field: columns[field] for field in fields or columns if field in columns}
         for batch in file.iter_batches(ROWS, columns=list(columns.values())):
             for row in batch.to_pylist():
-                yield {field: row[column] for field, column in columns.items()}
+                found = {field: row[column] for field, column in columns.items()}
+                if found.pop("q_lang", "en") == language:
+                    yield found
     except UserError:
         raise
     except Exception as error:  # pyarrow raises many types for damaged files
@@ -145,11 +150,7 @@ def _columns(path, names):
 
 def _records(path, pictures, language):
     """The records of a file in one language, with the names of their pictures."""
-    records = []
-    for row in _rows(path):
-        if row.pop("q_lang", language) == language:
-            records.append(row | {"image_name": pictures.name(row["image_name"])})
-    return records
+    return [row | {"image_name": pictures.name(row["image_name"])} for row in _rows(path, language)]
 
 
 def _drop_gaps(folder, records, log):
@@ -163,13 +164,16 @@ def _drop_gaps(folder, records, log):
                 record.pop(field, None)
 
 
-def _opened(paths, names, wanted):
-    """Yield (name, path of a temporary file) of each picture, in the order of `names`."""
+def _opened(paths, names, wanted, language):
+    """Yield (name, path of a temporary file) of each picture, in the order of `names`.
+
+    The order is that of the rows in one language, as `names` has it.
+    """
     done = set()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "picture"
         for path in paths:
-            for row in _rows(path, ["image_name"]):
+            for row in _rows(path, language, ["image_name", "q_lang"]):
                 data, _ = _content(row["image_name"])
                 digest = data and digest_bytes(data)
                 if digest in names and names[digest] in wanted and digest not in done:

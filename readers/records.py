@@ -161,7 +161,7 @@ def check_records(files, optional=(), options=None, organs=None, skipped=None):
     strict = mapped is not None or any(
         isinstance(name, str) and fold(name.strip()) in known for name in named
     )
-    known |= {fold(name): code for name, code in (mapped or {}).items()}
+    known |= {fold(name.strip()): code for name, code in (mapped or {}).items()}
     parts, number, skipping = [], 0, skipped is not None
     for path, records in lists.items():
         if missing := _missing_fields(records, wanted):

@@ -66,7 +66,10 @@ def _read_rad(folder, kind, options):
     else:
         images, files = file_images(folder, names)
         sources += files
-    title = NAMES[kind] if any(r["phrase_type"] for r in train) else f"own set {folder.name}"
+    rad = any(r["phrase_type"] for r in train) and all(
+        r["image_organ"] in ORGAN_CODES for r in train
+    )
+    title = NAMES[kind] if rad else f"own set {folder.name}"
     if (folder / PHANTOM_MARK).is_file():
         title = PHANTOM_SET
     return DataSet(title, train, val, test, names, images, sources, *words)

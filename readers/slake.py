@@ -109,7 +109,10 @@ def read_structures(folder, names, log):
 
 
 def _in_language(records, language):
-    """The records of one language with our names of fields; what is no record stays as it is."""
+    """The records of one language with our names of fields; what is no record stays as it is.
+
+    A record without q_lang is in English.
+    """
     if not isinstance(records, list):
         return records
     return [
@@ -117,5 +120,5 @@ def _in_language(records, language):
         if isinstance(record, dict)
         else record
         for record in records
-        if not isinstance(record, dict) or record.get("q_lang", language) == language
+        if not isinstance(record, dict) or record.get("q_lang", "en") == language
     ]

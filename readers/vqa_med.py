@@ -67,6 +67,10 @@ def read(folder, options, log):
             if chosen:
                 lists[path] = [_record(row, images, organs) for row in chosen]
                 parts.setdefault(part, []).append(path)
+            elif part == "test" and not any(_category(row) in TYPES for row in of_file):
+                raise UserError(
+                    f"{path}: no line has one of the categories {shown(NAMES)}: get it again"
+                )
     skipped, optional = {}, ("qid", "answer_type", "phrase_type")
     checked = dict(zip(lists, check_records(lists, optional, options, {}, skipped)))
     log_skipped(skipped, log)
@@ -112,9 +116,11 @@ def _image_folder(folder, part):
     for place in _places(folder):
         for name in listing(place):
             plain = loose(name)
-            if MARKS[part] in plain and plain.endswith(("images", "image")):
+            named = MARKS[part] in plain and plain.endswith(("images", "image"))
+            if named and (place / name).is_dir():
                 return (place / name).relative_to(folder).as_posix(), by_stem(place / name)
-    packed = shown([name for name in listing(folder) if name.lower().endswith(".zip")])
+    names = [name for place in _places(folder) for name in listing(place)]
+    packed = shown([name for name in names if name.lower().endswith(".zip")])
     raise UserError(
         f"{folder} has no folder with the images of the {part} part, as "
         f"{MARKS[part].title()}_images/: put it there (packed files: {packed})"

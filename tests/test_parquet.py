@@ -11,6 +11,7 @@ from helpers import error_of, load, prepare, quiet, shared
 from PIL import Image
 
 import dataset_RAD as rad
+from utils import ORGAN_CODES, UserError
 
 pytestmark = pytest.mark.usefixtures("no_real_folders")
 needs_pyarrow = pytest.mark.skipif(not find_spec("pyarrow"), reason="pyarrow is not installed")
@@ -81,6 +82,42 @@ def test_a_column_with_gaps_is_not_used_and_languages_are_told_apart(tmp_path):
     assert not data.organs and len(data.train) == 2 and len(data.image_names) == 2
     assert lines[0] == f"NOTE: {folder}: image_organ is not used: 1 of 3 records lack it"
     assert rad.prepare(folder, {"language": "zh"}, log=quiet).train[0].words == ("图", "片")
+
+
+@needs_pyarrow
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_each_question_keeps_its_picture(tmp_path, language):
+    """The languages name the pictures in different orders, and one picture is empty."""
+    levels = {"train": [(100, "zh"), (110, "en"), (100, "en"), (120, "en"), (120, "zh")]}
+    levels["test"] = [(150, "zh"), (160, "en"), (150, "en")]
+    parts = {
+        part: [row(level, path=f"i{level}.png", q_lang=one) for level, one in rows]
+        for part, rows in levels.items()
+    }
+    data = rad.prepare(write(tmp_path / "d", **parts), {"language": language}, log=quiet)
+    asked = data.train + data.test
+    assert len(asked) == {"en": 5, "zh": 3}[language]
+    with h5py.File(data.images_path) as file:
+        for question in asked:
+            level = int(question.image_name[1:-4])
+            assert (file["images"][question.image] == level).all()
+
+    parts["train"][1]["image"]["bytes"] = b""
+    if language == "en":
+        assert "'image_name' (1 of 3 records: record 0)" in error_of(write(tmp_path / "e", **parts))
+
+
+@needs_pyarrow
+def test_locations_and_the_language_of_slake(tmp_path):
+    train = [row(90, location="Lung"), row(180, location="Brain_Tissue")]
+    folder = write(tmp_path / "d", train=train, test=[row(70, location="Pelvic Cavity")])
+    data = prepare(folder)
+    assert [ORGAN_CODES[q.organ] for q in data.train + data.test] == ["CHEST", "HEAD", "ABD"]
+    # no column says that a question is Chinese
+    with pytest.raises(UserError, match="in Chinese.*no train and no test questions"):
+        rad.prepare(folder, {"language": "zh"}, log=quiet)
+    (folder / "data" / "._train-0.parquet").write_bytes(b"Mac OS X")
+    assert prepare(folder).digest == data.digest
 
 
 @needs_pyarrow

@@ -18,7 +18,7 @@ import dataset_RAD as rad
 import export
 from dataset_RAD import own_parts, training_questions
 from features import to_float
-from readers.checkpoints import read_checkpoint
+from readers.checkpoints import read_checkpoint, save_checkpoint
 from readers.images import read_image
 from tools.compare import compare_runs, format_list, format_runs, list_runs
 from tools.summary import summary
@@ -223,7 +223,13 @@ def test_a_run_on_one_set_starts_one_on_another(tmp_path, capfd, fails):
     run_script("train.py", "--RAD_dir", first, "--output", one, *options)
     options += ["--RAD_dir", second, "--output", other, "--init", one]
     line = fails("train.py", *options)
-    assert f"{one} can't go on with other settings: --distmodal False (then) and True (now)" in line
+    words = "can't go on with other settings: --distmodal False (then) and True (now); give the"
+    assert f"{one} {words}" in line
+    three, kept = tmp_path / "runs" / "three.pth", read_checkpoint(one)
+    kept["settings"]["distmodal"] = True
+    save_checkpoint(three, kept)
+    line = fails("train.py", "--RAD_dir", first, "--output", other, "--init", three)
+    assert f"{three} has an encoder for each of three organs, which this set lacks" in line
     options.append("--no-distmodal")
     for more in (["--rnn", "GRU"], ["--model", "CMSA"], ["--encoder", "resnet34"]):
         assert more[0] in fails("train.py", *options, *more) and not (other / "last.pth").exists()

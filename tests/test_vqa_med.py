@@ -86,6 +86,10 @@ def test_missing_files(tmp_path):
     message = error_of(folder)
     assert "no folder with the images of the train part, as Train_images/" in message
     assert "packed files: pictures.zip" in message
+    folder = vqa_med_test(vqa_med(tmp_path / "g"))
+    path = next(folder.glob("*/*Answers.txt"))
+    path.write_text("synpic1|colour|is it?|no")
+    assert "no line has one of the categories modality, plane" in error_of(folder)
     assert "no train questions" in error_of(
         vqa_med(tmp_path / "f") / "ImageClef-2019-VQA-Med-Validation"
     )

@@ -82,7 +82,8 @@ def main(arguments=None):
     text = "Prepare a data set and print its content."
     parser = argparse.ArgumentParser(description=text, formatter_class=style)
     add = parser.add_argument
-    add("--RAD_dir", metavar="DIR", help="folder with the data (None: data_RAD, or a download)")
+    text = "folder with the data (None: data_RAD, or a download)"
+    add("--RAD_dir", "--data_dir", metavar="DIR", help=text)
     add_options(add)
     add("--download", action="store_true", help="only fetch the public release")
     add("--download_glove", action="store_true", help="only fetch GloVe (glove.6B.zip, 0.8 GB)")
