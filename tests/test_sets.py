@@ -132,9 +132,15 @@ def test_nested_names_in_any_case(tmp_path):
     assert "AB/x.png (either of aB/X.png, ab/x.png may be meant)" in message
 
 
-def test_from_own_data_to_results(tmp_path, capfd):
-    """Bright and dark pictures: 100 records are learnt, by one encoder and one protocol."""
-    folder, run, results = own(tmp_path / "d"), tmp_path / "run", tmp_path / "results"
+def test_from_the_documented_example_to_results(tmp_path, capfd):
+    """The set of data_RAD/README.md, made by the script that stands there."""
+    text = (HERE / "data_RAD" / "README.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "make.py").write_text(script)
+    subprocess.run([sys.executable, "make.py"], cwd=tmp_path, check=True)
+    folder, run, results = tmp_path / "own_set", tmp_path / "run", tmp_path / "results"
+    done = call("dataset_RAD.py", "--data_dir", folder)
+    assert done.returncode == 0 and "own set own_set" in done.stdout, done.stderr
     options = [
         "--RAD_dir",
         folder,
@@ -151,13 +157,13 @@ def test_from_own_data_to_results(tmp_path, capfd):
     run_script("train.py", *options)
     out = capfd.readouterr().out
     assert "NOTE: one encoder, as by --no-distmodal: the set names" in out
-    assert "\nown set d (" in out and " split" not in out
+    assert "\nown set own_set (" in out and " split" not in out
     kept = json.loads((run / "run.json").read_text())
     assert kept["settings"]["distmodal"] is False and "distmodal" not in kept["changed"]
     results.mkdir()
     (results / "results_all.json").write_text("{}")  # of another set
     run_script("test.py", "--input", run, "--output", results, "--gpu", -1)
-    assert "; own set d (" in (out := capfd.readouterr().out) and " split" not in out
+    assert "; own set own_set (" in (out := capfd.readouterr().out) and " split" not in out
     names = {path.name for path in results.iterdir()}
     assert names == {"results.json", "predictions.json", "report.html"}
     content = json.loads((results / "results.json").read_text())
@@ -263,14 +269,3 @@ def test_runs_on_any_set_answer_and_are_exported(make, tmp_path, capsys):
     probabilities = served(images, torch.tensor([question.tokens]))[0]
     assert asked["answers"][0][0] == data.answers[probabilities.argmax()]
     assert asked["answers"][0][1] == pytest.approx(probabilities.max().item(), abs=1e-5)
-
-
-def test_the_documented_example_runs(tmp_path):
-    """The commands of data_RAD/README.md, run in a folder of their own."""
-    text = (HERE / "data_RAD" / "README.md").read_text(encoding="utf-8")
-    (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    (tmp_path / "make.py").write_text(script)
-    subprocess.run([sys.executable, "make.py"], cwd=tmp_path, check=True)
-    (folder,) = [path.parent for path in tmp_path.rglob("trainset.json")]
-    done = call("dataset_RAD.py", "--RAD_dir", folder)
-    assert done.returncode == 0 and "own set" in done.stdout, done.stderr
