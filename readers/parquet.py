@@ -25,15 +25,21 @@ ROWS = 64  # that are read at once: each may hold a picture
 
 
 def holds(folder):
-    """True for a folder with parquet files, in itself or in data/."""
+    """True for a folder with parquet files, in the places of `_files`."""
     return bool(_files(folder))
 
 
 def _files(folder):
-    """The parquet files in a folder, else those in its folder data/."""
-    for place in (folder, *find_folders(folder, ["data"])):
-        if names := [name for name in listing(place) if name.lower().endswith(SUFFIX)]:
-            return [place / name for name in names]
+    """The parquet files in a folder, else in its folder data/, else in a folder for each part.
+
+    Hugging Face's own conversion has the last, in default/ or a folder with another name.
+    """
+    within = [folder, *(folder / name for name in listing(folder) if (folder / name).is_dir())]
+    parts = [place for base in within for place in find_folders(base, MARKS)]
+    for places in ([folder], find_folders(folder, ["data"]), parts):
+        paths = [place / name for place in places for name in listing(place)]
+        if files := [path for path in paths if path.name.lower().endswith(SUFFIX)]:
+            return files
     return []
 
 
@@ -45,7 +51,8 @@ def read(folder, options, log):
     """
     parts, skipped, pictures = {part: [] for part in PARTS}, {}, _Pictures()
     for path in _files(folder):
-        mark = re.search("|".join(MARKS), path.name.lower())
+        names = (path.name.lower(), path.parent.name.lower())
+        mark = next(filter(None, (re.search("|".join(MARKS), name) for name in names)), None)
         if not mark:
             raise UserError(f"{path}: train, validation or test is wanted in its name: rename it")
         parts[MARKS[mark[0]]].append(path)

@@ -102,6 +102,14 @@ def test_each_question_keeps_its_picture(tmp_path, language):
             level = int(question.image_name[1:-4])
             assert (file["images"][question.image] == level).all()
 
+    # Hugging Face's own conversion has a folder for each part
+    for part in ("train", "test"):
+        write(tmp_path / "c", f"default/{part}", x=parts[part])
+        path = next((tmp_path / "c" / "default" / part).iterdir())
+        path.rename(path.with_name("0000.parquet"))
+    converted = rad.prepare(tmp_path / "c", {"language": language}, log=quiet)
+    assert converted.train == data.train
+
     parts["train"][1]["image"]["bytes"] = b""
     if language == "en":
         assert "'image_name' (1 of 3 records: record 0)" in error_of(write(tmp_path / "e", **parts))
