@@ -10,6 +10,7 @@ import unicodedata
 from utils import UserError, shorten
 
 SHOWN = 5  # names of a folder's content in a message
+FOLDERS = 1000  # in a folder that are looked at
 
 
 def fold(name):
@@ -77,3 +78,9 @@ def find_folders(folder, names):
     found = [name for name in listing(folder) if loose(name) in wanted]
     found.sort(key=lambda name: name not in names)
     return [folder / name for name in found if (folder / name).is_dir()]
+
+
+def places(folder):
+    """The folder and those in it, hidden ones left out: a part of a set may be in each."""
+    names = [name for name in listing(folder)[:FOLDERS] if name[:1] != "."]
+    return [folder, *(folder / name for name in names if (folder / name).is_dir())]

@@ -12,7 +12,7 @@ from readers.data_set import PARTS, DataSet, checked_parts, file_images, image_n
 from readers.digests import digest_bytes
 from readers.image_names import ImageFiles
 from readers.images import read_images
-from readers.names import find_folders, listing, shown, slashed
+from readers.names import find_folders, listing, places, shown, slashed
 from readers.record_fields import FIELDS, is_text
 from readers.records import LIKELY, OPTIONAL, check_records, check_unique
 from utils import UserError, optional, reason
@@ -34,13 +34,18 @@ def _files(folder):
 
     Hugging Face's own conversion has the last, in default/ or a folder with another name.
     """
-    within = [folder, *(folder / name for name in listing(folder) if (folder / name).is_dir())]
-    parts = [place for base in within for place in find_folders(base, MARKS)]
-    for places in ([folder], find_folders(folder, ["data"]), parts):
-        paths = [place / name for place in places for name in listing(place)]
+    for group in _groups(folder):
+        paths = [place / name for place in group for name in listing(place)]
         if files := [path for path in paths if path.name.lower().endswith(SUFFIX)]:
             return files
     return []
+
+
+def _groups(folder):
+    """Yield the folders that may hold a set's files together, the likeliest first."""
+    yield [folder]
+    yield find_folders(folder, ["data"])
+    yield [part for place in places(folder) for part in find_folders(place, MARKS)]
 
 
 def read(folder, options, log):
@@ -51,8 +56,7 @@ def read(folder, options, log):
     """
     parts, skipped, pictures = {part: [] for part in PARTS}, {}, _Pictures()
     for path in _files(folder):
-        names = (path.name.lower(), path.parent.name.lower())
-        mark = next(filter(None, (re.search("|".join(MARKS), name) for name in names)), None)
+        mark = re.search("|".join(MARKS), f"{path.name} {path.parent.name}".lower())
         if not mark:
             raise UserError(f"{path}: train, validation or test is wanted in its name: rename it")
         parts[MARKS[mark[0]]].append(path)

@@ -8,7 +8,7 @@ import re
 from readers.data_set import DataSet, checked_parts, file_images, image_names, log_skipped
 from readers.image_names import by_stem, with_ending
 from readers.json_files import read_bytes
-from readers.names import find_folders, fold, listing, loose, shown
+from readers.names import find_folders, fold, listing, loose, places, shown
 from readers.records import check_records
 from text_rules import normalise_answer
 from utils import UserError, shorten
@@ -21,18 +21,11 @@ NAMES = {"modality": "C1", "plane": "C2", "organ": "C3", "abnormality": "C4"}
 MARKS = {"train": "train", "validation": "val", "test": "test"}  # of the parts, in names
 LIST = re.compile(r"(c[1-4])[^a-z0-9].*(train|val|test)[^/]*\.txt")
 ANSWERS = re.compile(r".*test.*answers?.*\.txt")
-FOLDERS = 1000  # that are looked at
 
 
 def holds(folder):
     """True for a folder with a part that has QAPairsByCategory/."""
-    return any(find_folders(place, [BY_CATEGORY]) for place in _places(folder))
-
-
-def _places(folder):
-    """The folder and those in it, which a part may be."""
-    names = [name for name in listing(folder)[:FOLDERS] if name[:1] != "."]
-    return [folder, *(folder / name for name in names if (folder / name).is_dir())]
+    return any(find_folders(place, [BY_CATEGORY]) for place in places(folder))
 
 
 def read(folder, options, log):
@@ -90,7 +83,7 @@ def read(folder, options, log):
 def _find_lists(folder):
     """{"train" or "validation": {category: path}, "test": [path]} of what is there."""
     found = {}
-    for place in _places(folder):
+    for place in places(folder):
         for lists in find_folders(place, [BY_CATEGORY]):
             for name in listing(lists):
                 if match := LIST.fullmatch(fold(name)):
@@ -113,13 +106,13 @@ def _image_folder(folder, part):
 
     Raises UserError where there is none.
     """
-    for place in _places(folder):
+    for place in places(folder):
         for name in listing(place):
             plain = loose(name)
             named = MARKS[part] in plain and plain.endswith(("images", "image"))
             if named and (place / name).is_dir():
                 return (place / name).relative_to(folder).as_posix(), by_stem(place / name)
-    names = [name for place in _places(folder) for name in listing(place)]
+    names = [name for place in places(folder) for name in listing(place)]
     packed = shown([name for name in names if name.lower().endswith(".zip")])
     raise UserError(
         f"{folder} has no folder with the images of the {part} part, as "
