@@ -153,6 +153,10 @@ def check_records(files, optional=(), options=None, organs=None, skipped=None):
         for one in objects:
             if "image" in found:  # as most people call it
                 one["image_name"] = one.pop("image", None)
+    if skipped is not None:
+        for one in objects:
+            if one.get("answer", "") is None:  # null in place of a text
+                one["answer"] = ""
     absent = [field for field in optional if all(one.get(field) is None for one in objects)]
     wanted = [field for field in FIELDS if field not in absent]
     # in VQA-RAD's own form a name beside the three is a slip

@@ -194,9 +194,10 @@ def test_bad_files_and_rows(tmp_path):
 
 
 @needs_pyarrow
-def test_an_empty_answer_is_left_out_and_said(tmp_path):
+@pytest.mark.parametrize("answer", ["", None])
+def test_an_empty_answer_is_left_out_and_said(tmp_path, answer):
     lines = []
-    train = [row(90), row(91, answer="")]
+    train = [row(90), row(91, answer=answer)]
     data = rad.prepare(write(tmp_path / "d", train=train, test=[row(92)]), log=lines.append)
     assert len(data.train) == 1 and len(data.image_names) == 2
     assert "left out for want of an answer: record 1 (qid 2)" in lines[0]

@@ -34,6 +34,12 @@ def test_english_by_default(tmp_path, validation):
     )
 
 
+@pytest.mark.parametrize("answer", [" ", None])
+def test_an_answer_of_nothing_is_left_out(tmp_path, answer):
+    train = [slake_record(1, 1), slake_record(2, 2, answer=answer)]
+    assert [q.qid for q in prepare(slake(tmp_path / "d", train=train)).train] == [1]
+
+
 def test_chinese_on_request(tmp_path):
     folder, english = slake(tmp_path / "d"), prepare(slake(tmp_path / "d"))
     data = rad.prepare(folder, {"language": "zh"}, log=quiet)
@@ -88,7 +94,7 @@ def test_other_locations_and_organ_map(tmp_path):
         ({"question": ""}, "record 1 (qid 2): the question is empty"),
         ({"answer_type": "MAYBE"}, "must be OPEN or CLOSED"),
         ({"qid": 1}, "qid 1 occurs more than once"),
-        ({"answer": None}, "fields are missing: 'answer'"),
+        ({"answer": ["mri"]}, "the field 'answer' must be text, not list"),
     ],
 )
 def test_bad_records(tmp_path, changes, words):
