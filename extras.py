@@ -181,7 +181,8 @@ def fit_prior(questions, cells, ntoken, num_answers, table=None, embed=None):
     sizes["sentences"] = bool(embed)
     prior = RetrievalPrior(**sizes)
     prior.known_words.copy_(torch.tensor(list(wordings)))
-    places = [[wordings[q.tokens] for q in questions], [rows[q.image] for q in questions]]
+    places = [[wordings[q.tokens] for q in questions]]
+    places += [[rows[q.image] if cells else 0 for q in questions]]
     prior.pairs.copy_(torch.tensor(places))
     found = _count_questions(questions)
     rarity = [math.log(len(questions) / (1 + found[token])) for token in range(ntoken)]

