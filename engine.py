@@ -202,7 +202,7 @@ class Trainer:
                     f"{self.last_save}"
                 )
             self.sums[0] += loss * part
-            self.sums[1] += int(right)
+            self.sums[1] += right
             self.sums[2] += answers
             where = f"step {step + 1} of {self.count}"
             self.watch(loss, where)
