@@ -63,9 +63,11 @@ def parse_args(arguments=None, earlier=None):
     add("--output", type=Path, default=folder, help="folder for the weights")
     organs = [*ORGAN_ENCODERS, "image_type", "all"]
     add("--organ", choices=organs, default="all", help="image_type: the classifier alone")
+    add("--MTPT_dir", type=Path, help="folder with abdomen/, brain/, chest/ (None: data_MTPT)")
     known, _ = first.parse_known_args(arguments)
     if known.resume and earlier is None:
-        earlier = pretraining.newest_settings(known.output, known.organ)
+        any_run = known.organ == "all" and known.MTPT_dir is None
+        earlier = pretraining.newest_settings(known.output, any_run)
 
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
@@ -75,7 +77,6 @@ def parse_args(arguments=None, earlier=None):
     )
     flag = argparse.BooleanOptionalAction
     add = parser.add_argument_group("data").add_argument
-    add("--MTPT_dir", type=Path, help="folder with abdomen/, brain/, chest/ (None: data_MTPT)")
     text = "VQA-RAD or another set, whose questions are used (None: as in train.py)"
     add("--RAD_dir", "--data_dir", type=Path, help=text)
     add_options(add)

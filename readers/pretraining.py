@@ -13,14 +13,14 @@ def begun(output, organ):
     return (output / f"{organ}.pth").exists() or (output / organ / "last.pth").exists()
 
 
-def newest_settings(output, organ="all"):
+def newest_settings(output, any_run=True):
     """(settings, run.json) of the newest run in the folder `output`; ({}, None) without a run.
 
     Organs that are not begun take them. Their "encoder" is the run's, for train.py wants three
-    of one kind. organ: an organ's name leaves a run of VQA sets aside. Raises UserError for a
-    damaged run.json.
+    of one kind. any_run: False leaves a run of VQA sets aside. Raises UserError for a damaged
+    run.json.
     """
-    names = (*ORGAN_ENCODERS, *((LABELS,) if organ == "all" else ()))
+    names = (*ORGAN_ENCODERS, *((LABELS,) if any_run else ()))
     runs = [path for name in names if (path := output / name / "run.json").is_file()]
     if not runs:
         return {}, None

@@ -1,5 +1,6 @@
 """pretrain.py --resume: the same bits, the same settings, damaged files."""
 
+import json
 import shutil
 
 import pytest
@@ -100,6 +101,11 @@ def test_organs_not_begun_take_what_was_named_for_others(started, tmp_path):
     assert started(*named, "--organ", "chest", "--resume") == first | {"organ": "chest"}
     brain = started(*named, "--organ", "brain", "--resume", "--epochs", 4)
     assert brain == first | {"organ": "brain", "epochs": 4}  # the command line counts more
+    assert started(*named, "--resume") == first
+    # a newer run of VQA sets beside, for --MTPT_dir names organ sets (`started`)
+    run = {"encoder": "resnet34", "settings": {"VQA_dir": [str(tmp_path)], "epochs": 9}}
+    (tmp_path / "named" / "vqa").mkdir()
+    (tmp_path / "named" / "vqa" / "run.json").write_text(json.dumps(run))
     assert started(*named, "--resume") == first
     shutil.rmtree(tmp_path / "named" / "chest")
     # without --resume it is a run of its own, with 200 steps
