@@ -126,14 +126,15 @@ def find_parts(named, folder, phantom, digest=None):
             f"{folder} was pre-trained {phantom_note([parts[a] for a in ignored])}: not used on "
             f"real data ({arguments} would)"
         )
-    one = parts.get(ONE_ENCODER, {})
-    data, made = (one[k] if isinstance(one.get(k), dict) else {} for k in ("data", "questions"))
-    if data.get("task") == "labels" and digest not in (None, made.get("digest")):
-        log(
-            f"NOTE: --{ONE_ENCODER} {one['path']} was made for other data ({made.get('folder')}): "
-            "it may know this run's test images with their answers; pretrain.py --RAD_dir leaves "
-            "them out"
-        )
+    for argument, part in parts.items():
+        about = (part.get(key) for key in ("data", "questions"))
+        data, made = (one if isinstance(one, dict) else {} for one in about)
+        if data.get("task") == "labels" and digest not in (None, made.get("digest")):
+            log(
+                f"NOTE: --{argument} {part['path']} was made for other data "
+                f"({made.get('folder')}): it may know this run's test images with their answers; "
+                "pretrain.py --RAD_dir leaves them out"
+            )
     return {argument: part for argument, part in parts.items() if argument not in ignored}
 
 

@@ -203,6 +203,9 @@ def test_an_encoder_that_was_made_for_other_data_is_noted(tmp_path, capsys):
     assert capsys.readouterr().out == ""
     weights.find_parts(named, None, False, "2")
     assert "vqa.pth was made for other data (/other): it may" in capsys.readouterr().out
+    for_brain = {"brain_model_path": named[weights.ONE_ENCODER]}
+    weights.find_parts(for_brain, None, False, "2")
+    assert "--brain_model_path" in capsys.readouterr().out
     save_part(tmp_path / "vqa.pth", **about | {"data": {"task": "classification"}})
     weights.find_parts(named, None, False, "2")
     assert capsys.readouterr().out == ""
