@@ -125,6 +125,8 @@ NEITHER = ["ct", "mri", "xray", "2", "left", "right side", "hypodense"]
         ("is the mass on the left or right?", ["left"]),
         ("Is the mass on the left or the right side?", ["left", "right side"]),
         ("Was it a CT or no CT?", ["ct"]),
+        ("Is this a CT, yes or no?", ["yes", "no"]),
+        ("Yes or no: is it on the left or right?", ["left"]),
         ("Which is it,x ray or CT?", ["ct", "xray"]),
         ("Are there one or two masses?", CLASSES),  # may ask for yes or no
         ("Is it round or oval?", CLASSES),  # no class is offered
