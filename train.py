@@ -77,7 +77,9 @@ def add_prior(model, arguments, questions, data, inputs, args):
         rows = sorted({question.image for question in questions})
         cells = dict(zip(rows, mean_cells(model.image, inputs, rows).cpu()))
     prior, sizes = fit_prior(questions, cells, data.ntoken, data.num_answers, table, embed)
-    how = "sentence embeddings" if embed else f"words; by sentences after {sentences.INSTALL}"
+    how = "sentence embeddings" if embed else "words"
+    if not sentences.installed():
+        how += f"; by sentences after {sentences.INSTALL}"
     log(f"prior: retrieval from {sizes['questions']} questions, which it compares by {how}")
     return WithPrior(model, prior), arguments | {"prior_arguments": sizes}
 
@@ -86,7 +88,8 @@ def start_words(model, table, description, args, data):
     """Start a model's word tables from vectors (ntoken, dim); returns a description."""
     table = torch.from_numpy(table)
     if args.idf:
-        idf = idf_weights(rad.training_questions(data, args.split), data.ntoken)
+        train = rad.own_parts(data, args.val_fraction, args.split, args.seed)[0]
+        idf = idf_weights(train, data.ntoken)
         table = table * torch.from_numpy(idf)[:, None]  # (ntoken, word_dim)
         description += " times idf"
     model.w_emb.initialise(table)

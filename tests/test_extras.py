@@ -1,6 +1,7 @@
 """extras.py: the tuned recipe's parts by hand."""
 
 import math
+from collections import namedtuple
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,10 +9,12 @@ import pytest
 import torch
 
 from base_model import VQAModel
+from dataset_RAD import split_validation
 from extras import PRIOR_WEIGHT, WithPrior, fit_prior, idf_weights
 from language_model import WordEmbedding
 from train import start_words
 
+Asked = namedtuple("Asked", "qid image tokens phrase_type answer twin", defaults=[False])
 SIZES = {"ntoken": 5, "num_answers": 3, "word_dim": 4}
 
 
@@ -26,11 +29,18 @@ def test_idf_weights_by_hand():
 
 
 def test_word_tables_start_from_vectors_times_idf():
-    """Both tables; padding stays zero."""
-    questions = [SimpleNamespace(tokens=ids, phrase_type="") for ids in ((0, 1, 2), (0, 2, 2))]
+    """Both tables; padding stays zero, and questions drawn for validation do not count."""
+
+    def ask(qid, *ids):
+        return Asked(qid, qid, ids, "freeform", "yes")
+
     model = SimpleNamespace(w_emb=WordEmbedding(2, 3))
-    data = SimpleNamespace(train=questions, ntoken=2)
-    args = SimpleNamespace(idf=True, split="official")
+    asked = [ask(1, 0, 1, 2), ask(2, 0, 2, 2), ask(3, 1, 1, 1)]
+    args = SimpleNamespace(idf=True, split="official", val_fraction=0.3, seed=0)
+    while (drawn := split_validation(asked, 0.3, "official", args.seed)[1]) != asked[2:]:
+        assert len(drawn) == 1
+        args.seed += 1
+    data = SimpleNamespace(train=asked, validation=[], ntoken=2)
     vectors = np.full((2, 3), 5, np.float32)
     assert start_words(model, vectors, "vectors", args, data) == "vectors times idf"
     for table in (model.w_emb.emb.weight, model.w_emb.emb_.weight):
