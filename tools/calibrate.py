@@ -130,9 +130,9 @@ def companion(args, parser, output, data):
     options += ["--recipe", args.recipe, "--output", str(own)]
     if (own / "last.pth").exists():
         options = ["--resume", "--output", str(own)]
-        for name in ("gpu", "RAD_dir"):  # a run that goes on may name others
-            if getattr(args, name) is not None:
-                options += [f"--{name}", str(getattr(args, name))]
+        for name in ("gpu", "RAD_dir", "extra_data"):  # a run that goes on may name others
+            if (value := getattr(args, name)) is not None:
+                options += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     if code := run_process([sys.executable, str(HERE / "train.py"), *options]):
         raise UserError(
             f"the companion run in {own} ended with exit code {code}: --resume goes on with it, "
