@@ -58,7 +58,8 @@ def occlusion_maps(model, tokens, labels, maps, organ_logits):
         for column in range(columns):
             blanked = maps.clone()
             blanked[:, :, :, row, column] = mean
-            falls[:, row, column] = (before - odds(blanked)).cpu()
+            # without another class the log-odds are infinite
+            falls[:, row, column] = (before - odds(blanked)).nan_to_num(0).cpu()
     return falls.numpy(), before.cpu().numpy()
 
 
