@@ -212,8 +212,16 @@ def check_same(args, settings, names, where):
     now = settings_of(args)
     names = set(names) - ({"precision"} if settings.get("precision") == "auto" else set())
     if differ := [name for name in sorted(names) if now.get(name) != settings.get(name)]:
-        listed = ", ".join(f"--{n} {settings.get(n)} (then) and {now.get(n)} (now)" for n in differ)
+        pairs = [(as_option(n, settings.get(n)), as_option(n, now.get(n))) for n in differ]
+        listed = ", ".join(f"{then} (then) and {new} (now)" for then, new in pairs)
         raise UserError(f"{where} can't go on with other settings: {listed}; give the former")
+
+
+def as_option(name, value):
+    """A setting as the command line has it: "--blocks 2", "--gate", "--no-gate"."""
+    if isinstance(value, bool):
+        return f"--{name}" if value else f"--no-{name}"
+    return f"--{name} {value}"
 
 
 def find_checkpoint(path, epoch, runs):
@@ -224,7 +232,8 @@ def find_checkpoint(path, epoch, runs):
     its last epoch is taken without --epoch, and logged. Raises UserError, listing what there is.
     """
     if path is None:
-        found = sorted(runs.glob("*/best.pth"), key=lambda file: file.stat().st_mtime)
+        files = [*runs.glob("*/best.pth")] or [*runs.glob("*/last.pth")]
+        found = sorted(files, key=lambda file: file.stat().st_mtime)
         if not found:
             raise UserError(
                 f"{runs} holds no run yet: run ./train.sh first, or name a run or a checkpoint "
@@ -257,6 +266,7 @@ def find_checkpoint(path, epoch, runs):
         raise UserError(
             f"{path} holds no best.pth and no model_epochN.pth of the official code: it is not a "
             "run folder, or its first epoch has not ended yet"
+            + (f" (train.py --resume --output {path})" if "last.pth" in there else "")
             + (f"; name one of its files with --input: {there}" if there else "")
         )
     files = [*sorted(path.glob("epoch_*.pth")), path / "last.pth", path / "best.pth"]

@@ -127,7 +127,8 @@ def test_too_few_questions_train_no_companion(tmp_path, monkeypatch, capsys):
     options = ["--RAD_dir", own(tmp_path / "set"), "--epochs", 1, "--output", tmp_path / "run"]
     run_script("train.py", *options, *TUNED)
     out = capsys.readouterr().out
-    assert out.count("not calibrated: ") == 1 and "validation questions for it, at least 50" in out
+    assert out.count("not calibrated: ") == 1
+    assert "questions for a companion to hold out, at least 50" in out
     assert "temperature" not in out and "temperature" not in last(tmp_path / "run")
     assert not (tmp_path / "run" / "companion").exists()
 

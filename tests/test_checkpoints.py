@@ -54,7 +54,7 @@ def test_another_version_is_refused(version, state, tmp_path, fails):
 def test_weights_of_another_model_are_not_started_from(run, tiny, tmp_path, fails):
     options = ["--RAD_dir", tiny, "--input", run / "best.pth", "--output", tmp_path / "x"]
     line = fails("train.py", *options, *SMALL, "--num_hid", "64")
-    assert "--num_hid 32 (then) and 64 (now)" in line
+    assert "--num_hid 32 (then) and --num_hid 64 (now)" in line
 
 
 def test_a_damaged_checkpoint_is_not_gone_on_with(tiny, state, tmp_path, fails):

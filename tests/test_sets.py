@@ -229,7 +229,7 @@ def test_a_run_on_one_set_starts_one_on_another(tmp_path, capfd, fails):
     run_script("train.py", "--RAD_dir", first, "--output", one, *options)
     options += ["--RAD_dir", second, "--output", other, "--init", one]
     line = fails("train.py", *options)
-    words = "can't go on with other settings: --distmodal False (then) and True (now); give the"
+    words = "can't go on with other settings: --no-distmodal (then) and --distmodal (now); give the"
     assert f"{one} {words}" in line
     three, kept = tmp_path / "runs" / "three.pth", read_checkpoint(one)
     kept["settings"]["distmodal"] = True

@@ -143,6 +143,17 @@ def test_a_run_of_our_own_comes_before_official_files(run, tmp_path):
     assert find_checkpoint(tmp_path, 1, tmp_path)[0].name != "model_epoch1.pth"
 
 
+def test_a_run_that_was_stopped_in_its_first_epoch(tmp_path):
+    """It has no best.pth. The message says how it goes on, with --input and without."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.pth").touch()
+    for given in (None, Path("run")):
+        with pytest.raises(
+            UserError, match=f"not ended yet .train.py --resume --output {tmp_path}/run"
+        ):
+            find_checkpoint(given, None, tmp_path)
+
+
 def test_the_official_split_argument_and_an_absent_gpu(fails, run):
     assert evaluation.parse_args(["--split", "test"]).split == "test"
     with pytest.raises(SystemExit):

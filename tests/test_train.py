@@ -84,9 +84,9 @@ def test_the_tuned_recipe_goes_on_without_being_named(tiny, tmp_path, fails):
     assert whole["changed"]["val_fraction"] == 0.2 and whole["prior_arguments"]
     assert same_weights(whole["model"], parts["model"])
     line = fails("train.py", "--output", tmp_path / "parts", "--resume", "--loss", "bce")
-    assert "--loss ce (then) and bce (now)" in line
+    assert "--loss ce (then) and --loss bce (now)" in line
     line = fails("train.py", "--output", tmp_path / "parts", "--resume", "--recipe", "paper")
-    assert "--recipe tuned (then) and paper (now)" in line
+    assert "--recipe tuned (then) and --recipe paper (now)" in line
 
 
 class Reached(Exception):
@@ -159,7 +159,7 @@ def test_a_folder_that_is_read_only_is_refused_at_once(tiny, tmp_path, monkeypat
 
 def test_resuming_with_other_settings_or_data_is_refused(run, tmp_path, fails):
     line = fails("train.py", "--output", run, "--resume", "--split", "clean")
-    assert "--split official (then) and clean (now)" in line
+    assert "--split official (then) and --split clean (now)" in line
     from tools.phantom_RAD import draw
 
     draw(tmp_path / "other", seed=2, images=60)

@@ -50,11 +50,10 @@ def fit_temperature(probabilities, right, softmax):
     return float(min(GRID, key=loss))
 
 
-def enough(questions):
+def enough(questions, whose="validation questions"):
     """True where these validation questions can give a temperature; else a line says why not."""
     if len(questions) < FEWEST:
-        have = f"{len(questions)} validation questions for it"
-        log(f"not calibrated: {have}, at least {FEWEST} are wanted")
+        log(f"not calibrated: {len(questions)} {whose}, at least {FEWEST} are wanted")
     return len(questions) >= FEWEST
 
 
@@ -112,7 +111,8 @@ def companion(args, parser, output, data):
     UserError where the companion fails.
     """
     own, kept = output / "companion", read_checkpoint(output / "last.pth")
-    if "temperature" in kept or not enough(own_parts(data, HELD_OUT, args.split, args.seed)[1]):
+    held_out = own_parts(data, HELD_OUT, args.split, args.seed)[1]
+    if "temperature" in kept or not enough(held_out, "questions for a companion to hold out"):
         return
     if args.input:
         log("not calibrated: the checkpoint of --input may know the questions to be held out")
