@@ -261,7 +261,7 @@ def pretrain_organ(organ_set, data, args, device, results_dir, start_of):
     steps = len(load(0))
     log(f"{organ_set.describe()}; {len(entries):,} questions and {len(new_entries):,} held out")
     log(
-        f"encoder: {description}; {epochs} epochs of {steps} steps; {device}, {precision}; "
+        f"encoder: {description}; epochs: {epochs} of {steps} steps; {device}, {precision}; "
         f"{sum(p.numel() for p in model.parameters()):,} parameters"
     )
     about = {

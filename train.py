@@ -260,7 +260,7 @@ def train_run(args, kept):
     numbers = f"{len(train)} training and {len(val)} validation questions, {data.ntoken} words"
     log(f"{data.titled(args.split)}: {numbers}, {data.num_answers} answers")
     how, size = "frozen" if frozen else "trained", sum(p.numel() for p in model.parameters())
-    log(f"encoders: {description}, {how}; {device}, {precision}; {size:,} parameters")
+    log(f"{how} encoders: {description}; {device}, {precision}; {size:,} parameters")
 
     asked = model, val, inputs, device, precision
     classes = data.answers if args.form_rule else None

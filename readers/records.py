@@ -186,7 +186,7 @@ def check_records(files, optional=(), options=None, organs=None, skipped=None):
         more = f"; and {len(faults) - KINDS} other faults" if len(faults) > KINDS else ""
         raise UserError(
             f"{'; '.join(faults[:KINDS])}{more} (records are counted from 0). data_RAD/README.md "
-            "has a table of the eight fields: correct the records, or take them out"
+            "has a table of the fields: correct the records, or take them out"
         )
     return parts
 
