@@ -134,18 +134,25 @@ def test_too_few_questions_train_no_companion(tmp_path, monkeypatch, capsys):
 
 
 def test_a_companion_without_a_temperature_gives_none(run, tiny, tmp_path, monkeypatch, capsys):
-    """Its last.pth is as any run's that had too few validation questions."""
+    """Its last.pth is as any run's that had too few validation questions.
+
+    It goes on with the folders that the run named, which may have moved.
+    """
     for folder in (tmp_path, tmp_path / "companion"):
         folder.mkdir(exist_ok=True)
         for name in ("last.pth", "best.pth"):
             (folder / name).write_bytes((run / name).read_bytes())
-    args, _ = settings.parse_args(["--recipe", "tuned", "--output", str(tmp_path)])
+    line = ["--recipe", "tuned", "--output", tmp_path, "--gpu", 0, "--extra_data", tmp_path, run]
+    args, _ = settings.parse_args([str(word) for word in line])
     commands = []
     monkeypatch.setattr(calibrate, "run_process", commands.append)
     data = find_data(tiny, log=lambda _: None)
     parser = settings.make_parser(argparse.ArgumentParser(add_help=False))
     calibrate.companion(args, parser, tmp_path, data)
-    assert len(commands) == 1 and "temperature" not in last(tmp_path)
+    companion = str(tmp_path / "companion")
+    moved = ["--gpu", "0", "--extra_data", str(tmp_path), str(run)]
+    assert [line[2:] for line in commands] == [["--resume", "--output", companion, *moved]]
+    assert "temperature" not in last(tmp_path)
     assert "temperature" not in capsys.readouterr().out
 
 

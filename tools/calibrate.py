@@ -131,7 +131,7 @@ def companion(args, parser, output, data):
     if (own / "last.pth").exists():
         options = ["--resume", "--output", str(own)]
         for name in ("gpu", "RAD_dir", "extra_data"):  # a run that goes on may name others
-            if (value := getattr(args, name)) is not None:
+            if (value := getattr(args, name)) not in (None, []):
                 options += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     if code := run_process([sys.executable, str(HERE / "train.py"), *options]):
         raise UserError(
