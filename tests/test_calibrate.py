@@ -150,7 +150,7 @@ def test_a_companion_without_a_temperature_gives_none(run, tiny, tmp_path, monke
     parser = settings.make_parser(argparse.ArgumentParser(add_help=False))
     calibrate.companion(args, parser, tmp_path, data)
     companion = str(tmp_path / "companion")
-    moved = ["--gpu", "0", "--extra_data", str(tmp_path), str(run)]
+    moved = ["--extra_data", str(tmp_path), str(run), "--gpu", "0"]
     assert [line[2:] for line in commands] == [["--resume", "--output", companion, *moved]]
     assert "temperature" not in last(tmp_path)
     assert "temperature" not in capsys.readouterr().out

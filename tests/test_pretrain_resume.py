@@ -56,7 +56,8 @@ def test_an_interrupted_run_resumed_ends_with_the_same_bits(
     stamp = file.stat().st_mtime_ns
     call(*options, "--resume", "--epochs", 2, "--encoder_rate", 0.1, "--save_every", 3)
     assert file.stat().st_mtime_ns == stamp
-    message = r"brain.pth can't go on .*--warmup 2 \(then\) and --warmup 9 \(now\)"
+    changed = r"--warmup 2 \(then\) and --warmup 9 \(now\)"
+    message = f"brain.pth can't go on with other settings: {changed}"
     with pytest.raises(UserError, match=message):
         call(*options, *SMALL, "--resume", "--warmup", "9")
 

@@ -87,10 +87,15 @@ def finish(args, output, temperature_of=None):
             save_checkpoint(output / name, state)
 
 
-def options_of(args, parser):
-    """The arguments of `parser` that give the settings `args`, whatever its defaults are."""
+def options_of(args, parser, names=None):
+    """The arguments of `parser` that give the settings `args`, whatever its defaults are.
+
+    names: of the settings that are wanted, or None for all.
+    """
     options = []
     for action in parser._actions:
+        if names is not None and action.dest not in names:
+            continue
         value, flag = getattr(args, action.dest, None), action.option_strings[0]
         if isinstance(action, argparse.BooleanOptionalAction):
             options += [flag if value else flag.replace("--", "--no-", 1)]
@@ -129,10 +134,8 @@ def companion(args, parser, output, data):
     options = options_of(argparse.Namespace(**vars(args) | changes), parser)
     options += ["--recipe", args.recipe, "--output", str(own)]
     if (own / "last.pth").exists():
-        options = ["--resume", "--output", str(own)]
-        for name in ("gpu", "RAD_dir", "extra_data"):  # a run that goes on may name others
-            if (value := getattr(args, name)) not in (None, []):
-                options += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+        moved = options_of(args, parser, ("gpu", "RAD_dir", "extra_data"))  # may be others now
+        options = ["--resume", "--output", str(own), *moved]
     if code := run_process([sys.executable, str(HERE / "train.py"), *options]):
         raise UserError(
             f"the companion run in {own} ended with exit code {code}: --resume goes on with it, "
