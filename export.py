@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from readers.checkpoints import find_checkpoint, make_model, read_checkpoint
-from utils import HERE, MEAN, SIZE, STD, UserError, atomic_path, log, run_main
+from utils import HERE, MEAN, PIP, SIZE, STD, UserError, atomic_path, log, run_main
 
 TOLERANCE = 1e-4  # of a probability
 
@@ -79,7 +79,7 @@ def export_onnx(served, inputs, facts, path):
     """Write ONNX to `path`, the facts as metadata; otherwise as `export_program`."""
     wanted = ("onnx", "onnxscript", "onnxruntime")
     if missing := [name for name in wanted if importlib.util.find_spec(name) is None]:
-        raise UserError(f"ONNX needs missing packages: pip install {' '.join(missing)}")
+        raise UserError(f"ONNX needs missing packages: {PIP} {' '.join(missing)}")
     import onnx
     import onnxruntime
 

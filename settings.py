@@ -55,6 +55,8 @@ def parse_args(arguments=None, description=None):
         raise UserError("--resume needs --output, the folder of the run that is to go on")
     # several seeds have folders of their own
     last = known.output / "last.pth" if known.resume and known.seeds == 1 else None
+    if last and not last.is_file():
+        raise UserError(f"--resume: {last.parent} has no last.pth yet: train without --resume")
     kept = checkpoints.read_checkpoint(last) if last else None
     parser = make_parser(first, description)
     parser.set_defaults(**RECIPES[known.recipe])

@@ -29,6 +29,7 @@ MAX_PIXELS = 80_000_000  # of one picture: a small file can hold one that fills 
 PHANTOM_MARK = "PHANTOM.txt"  # a folder with this file holds drawings, whatever its JSON says
 PHANTOM_SET = "phantom set"  # name of such a data set
 LISTED = 20  # names in an error message before "and N more"
+PIP = f"{sys.executable} -m pip install"  # into the environment that runs this
 
 
 class Organ(NamedTuple):
@@ -58,10 +59,7 @@ class UserError(Exception):
 
 
 class Stopped(BaseException):
-    """Ctrl-C or SIGTERM, after everything was put in order.
-
-    `number` is the signal's; the message says how to go on.
-    """
+    """Ctrl-C or SIGTERM (`number`), after everything was put in order; says how to go on."""
 
     def __init__(self, number, message="interrupted"):
         super().__init__(message)
@@ -85,7 +83,7 @@ def optional(name):
         return importlib.import_module(name)
     except ImportError:
         package = name.partition(".")[0]
-        raise UserError(f"this needs {package}, which is missing: pip install {package}") from None
+        raise UserError(f"this needs {package}, which is missing: {PIP} {package}") from None
 
 
 @contextlib.contextmanager
@@ -166,9 +164,12 @@ def run_main(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except (MemoryError, getattr(sys.modules.get("torch"), "OutOfMemoryError", MemoryError)):
+        code = fail("the memory is full: lower --batch_size, freeze the encoders, or name --gpu -1")
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
         code = fail(
-            "the memory is full: lower --batch_size, freeze the encoders, or on a GPU take "
-            "another one or none (--gpu -1)"
+            f"torch and torchvision don't fit each other: {PIP} --force-reinstall torch torchvision"
         )
     except OSError as error:
         if not is_disk_error(error):
@@ -337,11 +338,8 @@ def choose_device(gpu):
         gpu = 0 if torch.cuda.is_available() else -1
     if gpu < 0:
         return torch.device("cpu")
-    if gpu >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise UserError(
-            f"--gpu {gpu}: this machine has {count} CUDA GPUs; use --gpu -1 for the CPU"
-        )
+    if gpu >= (count := torch.cuda.device_count()):
+        raise UserError(f"--gpu {gpu}: this machine has {count} CUDA GPUs; --gpu -1 is the CPU")
     torch.cuda.set_device(gpu)  # random states are saved of the current one
     return torch.device("cuda", gpu)
 

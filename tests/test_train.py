@@ -170,6 +170,8 @@ def test_resuming_with_other_settings_or_data_is_refused(run, tmp_path, fails):
 def test_several_seeds_go_on_without_a_run_of_their_folder_s_name(tmp_path):
     args, kept = train.parse_args(["--seeds", "2", "--resume", "--output", str(tmp_path / "a")])
     assert args.seeds == 2 and args.resume and kept is None
+    with pytest.raises(UserError, match=f"{tmp_path} has no last.pth yet: train without --resume"):
+        train.parse_args(["--resume", "--output", str(tmp_path)])
 
 
 def test_weights_of_another_run_take_this_run_s_loss(run, tiny, capsys):

@@ -61,8 +61,11 @@ def test_exit_codes(capsys):
     assert code == 2 and "x/last.pth" in line and line.count("\n") == 1
     code, line = outcome(raises(MemoryError()), capsys)
     assert code == 2 and "--batch_size" in line and line.count("\n") == 1
-    with pytest.raises(ZeroDivisionError):
-        run_main(lambda: 1 / 0)
+    code, line = outcome(raises(RuntimeError("operator torchvision::nms does not exist")), capsys)
+    assert code == 2 and "-m pip install --force-reinstall torch torchvision" in line
+    for fault in (ZeroDivisionError(), RuntimeError("a fault")):
+        with pytest.raises(type(fault)):
+            run_main(raises(fault))
     with pytest.raises(OSError, match="socket"):  # a fault of the program keeps its traceback
         run_main(raises(OSError(errno.ENOTSOCK, "no socket")))
 

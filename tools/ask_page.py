@@ -13,7 +13,7 @@ import ask
 from readers.images import open_image, resize
 from tools.ask_show import answer_maps
 from tools.maps import LEAST_PEAK, OCCLUSION, cover, cover_falls, say_looks
-from utils import UserError, log, optional, reason
+from utils import PIP, UserError, log, optional, reason
 
 GRADIO = 6  # the oldest version with such buttons
 BUTTONS = ["fullscreen", "download"]  # of images; a third one would send them to a public place
@@ -26,7 +26,7 @@ def build_page(model, kept, top):
     gradio = optional("gradio")
     if int(gradio.__version__.partition(".")[0]) < GRADIO:
         raise UserError(
-            f"Gradio {GRADIO} is wanted, not {gradio.__version__}: pip install --upgrade gradio"
+            f"Gradio {GRADIO} is wanted, not {gradio.__version__}: {PIP} --upgrade gradio"
         )
 
     def read(file):

@@ -44,7 +44,7 @@ LOG_COLUMNS = {  # of log.jsonl
 }
 NO_NEIGHBOURS = (
     "There are no results of the same model trained with --question_only or --image_only beside "
-    "this folder to compare with: ./train.sh --question_only and ./test.sh make some."
+    "this folder to compare with: train with this run's options and one of the two, then evaluate."
 )
 
 
