@@ -131,7 +131,7 @@ def _rows(path, language, fields=None):
         for batch in file.iter_batches(ROWS, columns=list(columns.values())):
             for row in batch.to_pylist():
                 found = {field: row[column] for field, column in columns.items()}
-                if found.pop("q_lang", "en") == language:
+                if (found.pop("q_lang", None) or "en") == language:
                     yield found
     except UserError:
         raise

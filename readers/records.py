@@ -136,10 +136,11 @@ def check_records(files, optional=(), options=None, organs=None, skipped=None):
     qid is a whole number, texts are stripped, organ and answer type are in upper case and the
     phrase type in lower case. Fields of `optional` that no record has are made: the qid is the
     record's number from 1, a yes or no is CLOSED, the question type is OTHER, there is no organ
-    (None) and no phrase type (""). organs: {folded name: code} that the set has beside the three;
-    `options["organ_map"]` has further ones, and a name that it lacks is then a fault. skipped: a
-    dictionary for {path: labels of records with an empty answer}, which are left out; None refuses
-    them. Raises one UserError that names every fault of all records.
+    (None) and no phrase type (""). Frame records need a qid.
+    organs: {folded name: code} that the set has beside the three; `options["organ_map"]` has
+    further ones, and a name that it lacks is then a fault. skipped: a dictionary for {path: labels
+    of records with an empty answer}, which are left out; None refuses them. Raises one UserError
+    that names every fault of all records.
     """
     lists, faults = {}, []
     for path, records in files.items():
@@ -158,6 +159,10 @@ def check_records(files, optional=(), options=None, organs=None, skipped=None):
             if one.get("answer", "") is None:  # null in place of a text
                 one["answer"] = ""
     absent = [field for field in optional if all(one.get(field) is None for one in objects)]
+    if "qid" in absent and any(
+        fold(str(one.get("phrase_type")).strip()) == "frame" for one in objects
+    ):
+        absent.remove("qid")  # it tells which question a frame record rewords
     wanted = [field for field in FIELDS if field not in absent]
     # in VQA-RAD's own form a name beside the three is a slip
     named = [one.get("image_organ") for one in objects if "phrase_type" not in absent]

@@ -120,5 +120,5 @@ def _in_language(records, language):
         if isinstance(record, dict)
         else record
         for record in records
-        if not isinstance(record, dict) or record.get("q_lang", "en") == language
+        if not isinstance(record, dict) or (record.get("q_lang") or "en") == language
     ]

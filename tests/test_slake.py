@@ -40,6 +40,12 @@ def test_an_answer_of_nothing_is_left_out(tmp_path, answer):
     assert [q.qid for q in prepare(slake(tmp_path / "d", train=train)).train] == [1]
 
 
+def test_a_record_without_a_language_is_english(tmp_path):
+    train = [slake_record(1, 1), slake_record(2, 2, q_lang=None), slake_record(3, 3, q_lang="zh")]
+    del train[0]["q_lang"]
+    assert [q.qid for q in prepare(slake(tmp_path / "d", train=train)).train] == [1, 2]
+
+
 def test_chinese_on_request(tmp_path):
     folder, english = slake(tmp_path / "d"), prepare(slake(tmp_path / "d"))
     data = rad.prepare(folder, {"language": "zh"}, log=quiet)
