@@ -196,14 +196,15 @@ def without_questions(data):
 def training_questions(data, split):
     """The training questions of a split (docs/SPLIT.md).
 
-    "official" has all. "clean" lacks the frame records of test questions. Raises UserError for
-    another split, and for "clean" of a set without frame records.
+    "official" has all. "clean" lacks the frame records of test questions, and of those of the
+    set's own validation part. Raises UserError for another split, and for "clean" of a set
+    without frame records.
     """
     if split not in ("official", "clean"):
         raise UserError(f"unknown split {split!r}: it is official or clean")
     if split == "clean" and not any(q.phrase_type == "frame" for q in data.train):
         raise UserError(f"--split clean: {data.name} has no frame records; leave it out")
-    tested = {question.qid for question in data.test} if split == "clean" else ()
+    tested = {q.qid for q in data.test + data.validation} if split == "clean" else ()
     return [q for q in data.train if not (q.phrase_type == "frame" and q.qid - 1 in tested)]
 
 

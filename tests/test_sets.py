@@ -93,7 +93,7 @@ def test_bad_organ_maps(tmp_path, text, words):
 
 def test_an_option_of_another_set_is_refused(tmp_path):
     for options in ({"language": "zh"}, {"categories": "all"}):
-        with pytest.raises(UserError, match="holds no set that has it; leave it out"):
+        with pytest.raises(UserError, match="holds no set that has it: name one that does"):
             rad.prepare(own(tmp_path / "d", 4, 2), options, log=quiet)
     with pytest.raises(UserError, match="damaged"):
         rad.prepare(tmp_path / "d", ["zh"], log=quiet)
@@ -118,6 +118,22 @@ def test_the_clean_split_needs_frame_records(tmp_path):
     assert training_questions(data, "official") == data.train
     with pytest.raises(UserError, match="--split clean: own set d has no frame records"):
         training_questions(data, "clean")
+
+
+def test_frame_records_need_their_qid_and_leave_with_a_validation_question(tmp_path):
+    """The frame record 2 rewords question 1, which validates, and 4 question 3, which tests."""
+    frames = [record(2, phrase_type="frame"), record(4, phrase_type="Frame"), record(7)]
+    folder = processed(tmp_path / "d", train=frames)
+    (folder / "valset.json").write_text(json.dumps([record(1)]))
+    data = prepare(folder)
+    assert [q.qid for q in training_questions(data, "clean")] == [7]
+    assert len(training_questions(data, "official")) == 3
+    for name in ("trainset", "testset", "valset"):
+        path = folder / f"{name}.json"
+        records = json.loads(path.read_text())
+        path.write_text(json.dumps([{k: v for k, v in r.items() if k != "qid"} for r in records]))
+    with pytest.raises(UserError, match="'qid' .all 3 records"):
+        prepare(folder)
 
 
 def test_nested_names_in_any_case(tmp_path):
