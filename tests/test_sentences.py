@@ -34,6 +34,8 @@ def test_they_are_taken_where_they_are(there, monkeypatch):
         (["--recipe", "tuned", "--no-sentences"], False),
         (["--recipe", "tuned", "--no-prior"], False),
         (["--recipe", "paper"], False),
+        (["--recipe", "tuned", "--language", "zh"], False),  # the package knows English
+        (["--recipe", "tuned", "--language", "en"], there),
     ):
         args, _ = settings.parse_args(options)
         assert args.sentences is wanted

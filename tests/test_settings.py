@@ -91,7 +91,7 @@ def test_a_run_that_goes_on_keeps_its_changes():
 
 def test_a_setting_that_needs_another_is_refused_where_it_is_named(monkeypatch):
     """A recipe's is off without a word."""
-    monkeypatch.setattr(sentences, "installed", lambda: True)
+    monkeypatch.setattr(sentences, "installed", lambda *_: True)
     sigmoid = settings("--recipe", "tuned", "--loss", "bce", "--no-sentences")
     assert (sigmoid.label_smoothing, sigmoid.prior, sigmoid.sentences) == (0, False, False)
     assert not settings("--label_smoothing", "0", "--no-prior").prior

@@ -47,11 +47,11 @@ def add_baselines(rows, data, training, model, inputs, answer, rule):
 def retrieve(data, training, cells, size=64):
     """(scores of the test questions (questions, answers) by fit_prior, what it took).
 
-    cells: {row of an image: its mean cell (channels,)}. Questions are compared by sentence
-    embeddings where these are installed and work.
+    cells: {row of an image: its mean cell (channels,)}. English questions are compared by
+    sentence embeddings where these are installed and work.
     """
     began, sizes = time.perf_counter(), (data.ntoken, data.num_answers)
-    by_sentences = sentences.installed()
+    by_sentences = sentences.installed(data.options.get("language"))
     if by_sentences:
         try:
             prior, _ = fit_prior(training, cells, *sizes, embed=sentences.embed)
