@@ -157,7 +157,7 @@ def read_question(kept, question):
             "language and the words of its training questions"
         )
     if kept["settings"]["image_only"]:  # all padding, as in training
-        tokens = (len(known),) * len(tokens)
+        tokens, unknown = (len(known),) * len(tokens), []
     return Asked(tokens, words, list(dict.fromkeys(unknown)), cut)
 
 
@@ -341,7 +341,7 @@ def main():
     path, _ = find_checkpoint(args.input, None, HERE / "saved_models")
     model, kept = load(path, device)
     if args.form_rule is not None:
-        kept["settings"]["form_rule"] = args.form_rule
+        kept["settings"]["form_rule"] = args.form_rule and not kept["settings"]["image_only"]
     if args.web:
         from tools.ask_page import serve
 

@@ -104,6 +104,7 @@ def main():
     frozen = settings.get("freeze_encoders", False)
     inputs = model_inputs(model.image, data, device, frozen, only["question_only"])
     rule = settings.get("form_rule", False) if args.form_rule is None else args.form_rule
+    rule = rule and not only["image_only"]  # a blanked question has no form
 
     def answer(questions, inputs, what="", rule=rule):  # -> probabilities (questions, answers)
         log(f"predicting the answers to {len(questions)} questions{what}")

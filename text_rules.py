@@ -77,7 +77,7 @@ def allowed_answers(question, answers):
 
     docs/FORMATS.md section 3 has the rule. Where it knows none or would allow none, all are.
     """
-    words = normalise_answer(question.replace(",", " ")).replace("yes or no", "").split()
+    words = normalise_answer(re.sub("[,/-]", " ", question)).replace("yes or no", "").split()
     yes_no = [answer in ("yes", "no") for answer in answers]
     allowed, choice = [], "or" in words
     if choice and "there" not in words[1:3]:  # "is there A or B?" may well ask for yes or no

@@ -84,6 +84,12 @@ def test_ask(runs, data, monkeypatch, capsys):
         assert result["form_rule"] is ruled
         answers = [answer for answer, _ in result["answers"]]
         assert (set(answers) == {"yes", "no"}) == ruled and len(answers) == (2 if ruled else 5)
+    blind = runs("blind", image_only=True)
+    words = ["ask.py", file, question.question, "--input", blind, "--json", "--form_rule"]
+    monkeypatch.setattr("sys.argv", list(map(str, [*words, "--gpu", -1])))
+    ask.main()
+    result = json.loads(capsys.readouterr().out)
+    assert not result["form_rule"] and result["unknown_words"] == []
     model, kept = ask.load(new)
     result = ask.answer(model, kept, read_image(file), question.question)
     (_, first), (_, second) = result["answers"]

@@ -123,6 +123,7 @@ NEITHER = ["ct", "mri", "xray", "2", "left", "right side", "hypodense"]
         ("What kind of scan is this?", NEITHER),
         ("how many masses", NEITHER),
         ("is the mass on the left or right?", ["left"]),
+        ("Is the mass left- or right-sided, or is this x-ray/CT normal?", ["ct", "xray", "left"]),
         ("Is the mass on the left or the right side?", ["left", "right side"]),
         ("Was it a CT or no CT?", ["ct"]),
         ("Is this a CT, yes or no?", ["yes", "no"]),
