@@ -1,12 +1,14 @@
 """tools/calibrate.py: temperatures by hand and fitted, and runs that end with one."""
 
 import argparse
+import dataclasses
 import json
 import math
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -152,6 +154,14 @@ def test_a_companion_without_a_temperature_gives_none(run, tiny, tmp_path, monke
     companion = str(tmp_path / "companion")
     moved = ["--extra_data", str(tmp_path), str(run), "--gpu", "0"]
     assert [line[2:] for line in commands] == [["--resume", "--output", companion, *moved]]
+    # one that begins has the organ map, whose file may be gone
+    data = dataclasses.replace(data, options={"organ_map": {"knee": "CHEST"}})
+    args.organ_map, args.extra_data = tmp_path / "gone.json", []
+    monkeypatch.setattr(calibrate, "run_process", lambda line: commands.append(line) or 2)
+    with pytest.raises(UserError, match="ended with exit code 2"):
+        calibrate.companion(args, parser, tmp_path, data)
+    place = commands[1].index("--organ_map") + 1
+    assert json.loads(Path(commands[1][place]).read_text()) == {"knee": "CHEST"}
     assert "temperature" not in last(tmp_path)
     assert "temperature" not in capsys.readouterr().out
 

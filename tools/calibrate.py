@@ -20,7 +20,7 @@ from readers.checkpoints import read_checkpoint, save_checkpoint
 from readers.safe_load import load_checkpoint
 from tools.report_tables import calibration
 from tools.seeds import run_process
-from utils import HERE, UserError, log
+from utils import HERE, UserError, log, write_json
 
 GRID = np.geomspace(0.2, 20, 463)  # temperatures that are tried, 1% apart
 FEWEST = 50  # validation questions; of fewer the temperature would be chance
@@ -131,6 +131,9 @@ def companion(args, parser, output, data):
         f"{about}; --no-calibrate leaves it out"
     )
     changes = {"output": own, "val_fraction": HELD_OUT, "resume": False, "save_every": 0}
+    if data.options.get("organ_map"):  # its file may be gone
+        changes["organ_map"] = own / "organ_map.json"
+        write_json(changes["organ_map"], data.options["organ_map"])
     options = options_of(argparse.Namespace(**vars(args) | changes), parser)
     options += ["--recipe", args.recipe, "--output", str(own)]
     if (own / "last.pth").exists():
