@@ -81,7 +81,7 @@ def find_label_set(folders, target):
     `target`'s own folder those that it validates or tests on. Raises UserError.
     """
     found, left_out, digests, places, phantom = {"train": [], "val": []}, 0, [], [], False
-    for folder in folders:
+    for folder in dict.fromkeys(folder.resolve() for folder in folders):
         options = {"categories": "all"} if find_form(folder) == "vqa_med" else {}
         data, shared = find_other(folder, "--VQA_dir", options), set()
         tested = {question.image for question in data.validation + data.test}
@@ -93,7 +93,10 @@ def find_label_set(folders, target):
         trained, held = (label_images(data, q) for q in (data.train, data.validation or data.test))
         for part, images, barred in (("train", trained, tested | shared), ("val", held, shared)):
             found[part] += [(data, row, *images[row]) for row in sorted(set(images) - barred)]
-        left_out += len((set(trained) | set(held)) & shared)
+        gone = (set(trained) | set(held)) & shared
+        left_out += len(gone)
+        counts = f"{len(trained):,} training and {len(held):,} held-out images have labels"
+        log(f"--VQA_dir {data.folder}: {counts}; {len(gone):,} of these are left out")
         digests.append(data.digest)
         places.append(str(data.folder))
         phantom = phantom or data.phantom

@@ -64,7 +64,7 @@ def test_rare_answers_count_by_their_words():
     assert labels.choose_labels(images)["PLANE"] == ["axial", "coronal"]
 
 
-def test_images_that_the_data_in_use_have_are_left_out(tmp_path, monkeypatch):
+def test_images_that_the_data_in_use_have_are_left_out(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(labels, "FEWEST", 1)
     planes = "synpic1|which plane?|axial\nsynpic1|which view?|lateral\nsynpic2|which plane?|coronal"
     folder = vqa_med(tmp_path / "med", changes={"C2_Plane_train": planes})
@@ -77,7 +77,8 @@ def test_images_that_the_data_in_use_have_are_left_out(tmp_path, monkeypatch):
         pictures[number] = Image.fromarray(rough).resize((240, 240), Image.Resampling.BICUBIC)
         pictures[number].save(path, quality=95)
     data = prepare(target)
-    both = labels.find_label_set([folder], data)
+    both = labels.find_label_set([folder, folder.parent / "." / folder.name], data)  # once
+    assert "2 training and 1 held-out images have labels; 0 of these" in capsys.readouterr().out
     assert both.left_out == 0 and (len(both.train), len(both.val)) == (2, 1)
     assert [sample.organ for sample in both.train] == [-1, 1]  # "lung" is no organ system
     names = [name for task in both.classes.values() for name in task]
