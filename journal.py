@@ -196,7 +196,7 @@ def tell_scores(results, rows, data):
     log(format_table(results, {title: one["interval95_percent"] for title, one in results.items()}))
     twins = last["groups"].get("twin", {}).items()
     twins = [f"{key} a twin {one['score_percent']:.1f} ({one['count']})" for key, one in twins]
-    if twins:  # the set has phrase types
+    if twins and data.frames:
         log(f"of all: {', '.join(twins)}; a twin's frame record is in the official training split")
     seen = last["groups"]["image_in_training"].items()
     seen = [f"{key} {one['score_percent']:.1f} ({one['count']})" for key, one in seen]

@@ -78,8 +78,8 @@ def near_identical(words, training):
 def entry(predictions):
     """The official schema's entry for some predictions: counts, and the share that is right.
 
-    `real` counts the questions whose answer occurs in training: no model can score above
-    `real_percent`.
+    `real` counts the questions whose answer occurs in training: no model that learnt from these
+    questions alone can score above `real_percent`.
     """
     count = len(predictions)
     real = sum(p["known_answer"] for p in predictions)

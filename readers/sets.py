@@ -43,7 +43,10 @@ def read_set(folder, options, log):
         if value not in values:
             raise UserError(f"--{name} {str(value)[:40]}: it is one of {', '.join(values)}")
         if value != values[0] and kind not in kinds:
-            raise UserError(f"--{name} {value}: {folder} holds no set that has it; leave it out")
+            raise UserError(
+                f"--{name} {value}: {folder} holds no set that has it: name one that does, or "
+                "train without it"
+            )
         kept |= {name: value} if value != values[0] else {}
     if options.get("organ_map"):
         kept["organ_map"] = read_organ_map(options["organ_map"])

@@ -185,7 +185,7 @@ def test_weights_of_another_run_take_this_run_s_loss(run, tiny, capsys):
     assert "NOTE" not in capsys.readouterr().out
     args, _ = train.parse_args([*options, "--split", "clean"])
     train.old_model(args, kept, path, data, True)
-    assert "the official split of phantom set: it may know records" in capsys.readouterr().out
+    assert "--split official): it may know test questions or images" in capsys.readouterr().out
     starts = [[f"--{name}", "x.pth"] for name in ("abd_model_path", "encoder_path", "vqa_init")]
     starts += [["--modal_classifier_path", "x"], ["--encoder", "resnet34"], ["--random_encoders"]]
     for start in starts:

@@ -238,16 +238,15 @@ def told(facts, when):
 def neighbours(folder, rows, results):
     """{name: rows} of the newest question-only and image-only results beside `folder`.
 
-    They are of the same model, recipe, data, split and questions.
+    They are of the same model, recipe, changed settings, data, split and questions.
     """
     found, qids = {}, {row["qid"] for row in rows}
     files = folder.resolve().parent.glob("*/results.json")
     for file in sorted(files, key=lambda file: file.stat().st_mtime):
         try:
             other = read_json(file)
-            alike = isinstance(other, dict) and all(
-                other.get(key) == results[key] for key in ("model", "recipe", "split", "data")
-            )
+            same = ("model", "recipe", "changed", "split", "data")
+            alike = isinstance(other, dict) and all(other.get(k) == results[k] for k in same)
             kinds = [kind for kind in BLANK_RUNS if alike and other.get(kind)]
             if not kinds or file.parent == folder.resolve():
                 continue
