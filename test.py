@@ -65,7 +65,8 @@ def load_model(path, args):
     has = {"model": model.fusion, "rnn": type(model.q_emb.rnn).__name__, "split": split}
     for name, value in has.items():
         if getattr(args, name) not in (None, value, "test"):
-            raise UserError(f"{path} was trained with --{name} {value}: leave out --{name}")
+            given = getattr(args, name)
+            raise UserError(f"{path} was trained with --{name} {value}, not {given}: leave it out")
     return model, kept, state.get("epoch", args.epoch)
 
 

@@ -125,7 +125,7 @@ def test_a_broken_package_of_sentences_leaves_retrieval_with_words(package, monk
     monkeypatch.setitem(sys.modules, "transformers", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "transformers.utils", SimpleNamespace(logging=logging))
     monkeypatch.setattr(baselines, "table_or_zeros", lambda *_: TABLE)
-    data = SimpleNamespace(ntoken=4, num_answers=3, test=ASKED)
+    data = SimpleNamespace(ntoken=4, num_answers=3, test=ASKED, options={})
     scores, taken = baselines.retrieve(data, TRAINING, CELLS)
     assert torch.equal(scores, answer(fit_prior(TRAINING, CELLS, 4, 3, TABLE)[0], ASKED))
     out = capsys.readouterr().out
@@ -139,7 +139,7 @@ def test_damaged_word_vectors_leave_retrieval_with_words(monkeypatch, capsys):
 
     monkeypatch.setattr(sentences, "find_spec", lambda _: None)
     monkeypatch.setattr(baselines, "table_or_zeros", refuse)
-    data = SimpleNamespace(ntoken=4, num_answers=3, test=ASKED)
+    data = SimpleNamespace(ntoken=4, num_answers=3, test=ASKED, options={})
     scores, taken = baselines.retrieve(data, TRAINING, CELLS)
     words_alone = fit_prior(TRAINING, CELLS, 4, 3, np.zeros((4, 1), np.float32))[0]
     assert torch.equal(scores, answer(words_alone, ASKED)) and taken["sentences"] is False

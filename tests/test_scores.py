@@ -169,7 +169,12 @@ def test_rows_of_predictions_by_hand():
         question(6, 8, "is there a mass", "yes", 0),
     ]
     data = SimpleNamespace(
-        answers=["yes", "left lung", "no"], train=train, test=[asked], name="set", digest="abc"
+        answers=["yes", "left lung", "no"],
+        train=train,
+        validation=[],
+        test=[asked],
+        name="set",
+        digest="abc",
     )
     probabilities = torch.tensor([[0.25, 0.5, 0.125]])
     (row,) = prediction_rows([asked], probabilities, data, "official", train)

@@ -159,7 +159,7 @@ def test_the_official_split_argument_and_an_absent_gpu(fails, run):
     with pytest.raises(SystemExit):
         evaluation.parse_args(["--split", "val"])
     line = fails("test.py", "--input", run, "--split", "clean", "--gpu", -1)
-    assert "best.pth was trained with --split official: leave out --split" in line
+    assert "best.pth was trained with --split official, not clean: leave it out" in line
     if not torch.cuda.is_available():
         message = "--gpu 0: this machine has 0 CUDA GPUs; --gpu -1 is the CPU"
         assert message in fails("test.py", "--input", run, "--gpu", 0)
