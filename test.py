@@ -64,8 +64,8 @@ def load_model(path, args):
         model, split = checkpoints.make_model(kept, path), kept["settings"]["split"]
     has = {"model": model.fusion, "rnn": type(model.q_emb.rnn).__name__, "split": split}
     for name, value in has.items():
-        if getattr(args, name) not in (None, value, "test"):
-            given = getattr(args, name)
+        given = getattr(args, name)
+        if given not in (None, value, "test"):
             raise UserError(f"{path} was trained with --{name} {value}, not {given}: leave it out")
     return model, kept, state.get("epoch", args.epoch)
 

@@ -9,7 +9,7 @@ from helpers import SHARED, error_of, prepare, processed, public
 from readers.data_folder import advice
 from readers.find import find_folder
 from readers.records import IMAGE_FOLDER, PUBLIC_JSON
-from utils import PHANTOM_MARK, UserError
+from utils import PHANTOM_MARK, PIP, UserError
 
 pytestmark = pytest.mark.usefixtures("no_real_folders")
 PUBLIC_XLSX = PUBLIC_JSON.replace(".json", ".xlsx")
@@ -117,7 +117,7 @@ FAULTS = {
     "dicom_image": None,
     "empty_answer": "trainset.json, record 0 (qid 15): the answer is empty",
     "exif_image": None,
-    "hf": None if find_spec("pyarrow") else "this needs pyarrow, which is missing: ",
+    "hf": None if find_spec("pyarrow") else f"this needs pyarrow, which is missing: {PIP}",
     "hf_like": "16 of 16 images can't be used: test_0.png (missing), test_1.png (missing)",
     "jsonl": None,
     "mumc": None,

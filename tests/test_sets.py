@@ -93,7 +93,7 @@ def test_bad_organ_maps(tmp_path, text, words):
 
 def test_an_option_of_another_set_is_refused(tmp_path):
     for options in ({"language": "zh"}, {"categories": "all"}):
-        with pytest.raises(UserError, match="holds no set that has it: name one that does"):
+        with pytest.raises(UserError, match="that has it: name one that does, or train without it"):
             rad.prepare(own(tmp_path / "d", 4, 2), options, log=quiet)
     with pytest.raises(UserError, match="damaged"):
         rad.prepare(tmp_path / "d", ["zh"], log=quiet)

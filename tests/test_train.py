@@ -185,7 +185,11 @@ def test_weights_of_another_run_take_this_run_s_loss(run, tiny, capsys):
     assert "NOTE" not in capsys.readouterr().out
     args, _ = train.parse_args([*options, "--split", "clean"])
     train.old_model(args, kept, path, data, True)
-    assert "--split official): it may know test questions or images" in capsys.readouterr().out
+    learnt = f"phantom set ({data.digest}, --split official): it may know test questions or images"
+    assert learnt in capsys.readouterr().out
+    other = kept | {"data": kept["data"] | {"name": "set", "digest": "abc"}}
+    train.old_model(train.parse_args(options)[0], other, path, data, True)
+    assert "trained on set (abc, --split official): it may know" in capsys.readouterr().out
     starts = [[f"--{name}", "x.pth"] for name in ("abd_model_path", "encoder_path", "vqa_init")]
     starts += [["--modal_classifier_path", "x"], ["--encoder", "resnet34"], ["--random_encoders"]]
     for start in starts:

@@ -130,15 +130,16 @@ def companion(args, parser, output, data):
         f"calibration: a companion run trains with a fifth of the questions held out, about "
         f"{about}; --no-calibrate leaves it out"
     )
-    changes = {"output": own, "val_fraction": HELD_OUT, "resume": False, "save_every": 0}
-    if data.options.get("organ_map"):  # its file may be gone
-        changes["organ_map"] = own / "organ_map.json"
-        write_json(changes["organ_map"], data.options["organ_map"])
-    options = options_of(argparse.Namespace(**vars(args) | changes), parser)
-    options += ["--recipe", args.recipe, "--output", str(own)]
     if (own / "last.pth").exists():
         moved = options_of(args, parser, ("gpu", "RAD_dir", "extra_data"))  # may be others now
         options = ["--resume", "--output", str(own), *moved]
+    else:
+        changes = {"output": own, "val_fraction": HELD_OUT, "resume": False, "save_every": 0}
+        if data.options.get("organ_map"):  # its file may be gone
+            changes["organ_map"] = own / "organ_map.json"
+            write_json(changes["organ_map"], data.options["organ_map"])
+        options = options_of(argparse.Namespace(**vars(args) | changes), parser)
+        options += ["--recipe", args.recipe, "--output", str(own)]
     if code := run_process([sys.executable, str(HERE / "train.py"), *options]):
         raise UserError(
             f"the companion run in {own} ended with exit code {code}: --resume goes on with it, "
